@@ -1,0 +1,31 @@
+# Each target does its own set-up in .venv; nothing outside the checkout is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test bench clean
+
+demo: .venv/installed
+	$(BIN)/python -m tasks.demo
+
+test: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2
+
+bench: .venv/installed-test
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.scan
+	$(BIN)/python -m benchmarks.playlist
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

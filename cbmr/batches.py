@@ -1,0 +1,180 @@
+"""Batches for the two training stages, read from the store by worker processes.
+
+A batch holds the log-mels of its tracks as stored, `logmel` float16 `[batch, mels, frames]` and
+`frames` `[batch]`; scaling and cropping happen later, on the training device. What is in an epoch
+and in which order follows from the seed and the epoch's number alone, so that an interrupted
+training goes on exactly where it was.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cbmr.preferences import Preferences
+from cbmr.spectrograms import SpectrogramStore
+
+EVALUATION_BATCH = 64
+
+
+class EpochSampler(Sampler[np.ndarray]):
+    """Batches of items, shuffled anew each epoch; Lightning tells it the epoch's number.
+
+    Items of `sizes` `[items]` join a batch until they add up to about `batch_size`. An epoch ends
+    after `epoch_size`, however many items are left: the next one draws from all of them again.
+    """
+
+    def __init__(self, sizes: np.ndarray, batch_size: int, epoch_size: int, rng_seed: int) -> None:
+        self.sizes, self.rng_seed, self.epoch = sizes, rng_seed, 0
+        self.epoch_size = min(epoch_size, int(sizes.sum()))
+        self.batches = max(1, round(self.epoch_size / batch_size))
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        order = np.random.default_rng((self.rng_seed, self.epoch)).permutation(len(self.sizes))
+        # Evenly filled, so that no epoch ends on a batch of one item.
+        ends = np.linspace(0, self.epoch_size, self.batches + 1)[1:]
+        last = np.searchsorted(np.cumsum(self.sizes[order]), ends)
+        for items in np.split(order, last + 1)[: self.batches]:
+            if len(items):
+                yield items
+
+    def __len__(self) -> int:
+        return self.batches
+
+
+class TrackBatches(Dataset[dict[str, Any]]):
+    """Tracks of the store (`rows`, into it) with the `targets` `[rows, factors]` to predict."""
+
+    def __init__(
+        self, store: SpectrogramStore, rows: np.ndarray, targets: np.ndarray | None = None
+    ) -> None:
+        self.store, self.rows, self.targets = store, rows, targets
+
+    def __getitem__(self, items: np.ndarray) -> dict[str, Any]:
+        rows = self.rows[items]
+        batch = {
+            "logmel": torch.from_numpy(self.store[rows]),
+            "frames": torch.from_numpy(self.store.frames[rows]),
+        }
+        if self.targets is not None:
+            batch["target"] = torch.from_numpy(self.targets[items])
+        return batch
+
+
+class StationBatches(Dataset[dict[str, Any]]):
+    """Stations with every training vote and pair among the tracks they bring together.
+
+    Each track is in a batch once, however many votes touch it. `preferences` are rows of the store,
+    `targets` `[store, factors]` the factors that anchor the embedding, NaN where there are none.
+    """
+
+    def __init__(
+        self, store: SpectrogramStore, preferences: Preferences, targets: np.ndarray
+    ) -> None:
+        self.store, self.preferences, self.targets = store, preferences, targets
+
+    def __getitem__(self, items: np.ndarray) -> dict[str, Any]:
+        rows = np.unique(np.concatenate([self.preferences.stations[item] for item in items]))
+        place = np.full(len(self.store), -1)
+        place[rows] = np.arange(len(rows))
+        votes, pairs = self.preferences, place[self.preferences.pairs]
+        seed, track = place[votes.seed], place[votes.track]
+        vote_here = (seed >= 0) & (track >= 0)
+        pair_here = (pairs >= 0).all(axis=1)
+        batch = {
+            "logmel": self.store[rows],
+            "frames": self.store.frames[rows],
+            "target": self.targets[rows],
+            "seed": seed[vote_here],
+            "track": track[vote_here],
+            "up": votes.up[vote_here],
+            "weight": votes.weight[vote_here],
+            "pairs": pairs[pair_here],
+            "pair_weight": votes.pair_weight[pair_here],
+        }
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+class Batches(pl.LightningDataModule):
+    """Training batches by a seeded sampler, and the tracks to embed for validation in order."""
+
+    def __init__(
+        self,
+        train: TrackBatches | StationBatches,
+        sampler: EpochSampler,
+        valid: TrackBatches | None,
+        *,
+        workers: int,
+    ) -> None:
+        super().__init__()
+        self.train, self.sampler, self.valid, self.workers = train, sampler, valid, workers
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Each batch is read whole by one worker: the sampler yields all its items at once."""
+        return DataLoader(
+            self.train,
+            sampler=self.sampler,
+            batch_size=None,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
+        """The validation tracks in their order, read in this process: there are few."""
+        if self.valid is None:
+            return []
+        items = np.arange(len(self.valid.rows))
+        chunks = [
+            items[start : start + EVALUATION_BATCH]
+            for start in range(0, len(items), EVALUATION_BATCH)
+        ]
+        return DataLoader(self.valid, sampler=chunks, batch_size=None)  # type: ignore[arg-type]
+
+
+def factor_batches(
+    store: SpectrogramStore,
+    train_rows: np.ndarray,
+    targets: np.ndarray,
+    valid_rows: np.ndarray | None,
+    *,
+    batch_size: int,
+    rng_seed: int,
+    workers: int,
+) -> Batches:
+    """Stage 1: tracks `train_rows` with unit-norm `targets` `[train_rows, factors]`."""
+    return Batches(
+        TrackBatches(store, train_rows, targets),
+        EpochSampler(np.ones(len(train_rows)), batch_size, len(train_rows), rng_seed),
+        None if valid_rows is None else TrackBatches(store, valid_rows),
+        workers=workers,
+    )
+
+
+def station_batches(
+    store: SpectrogramStore,
+    preferences: Preferences,
+    targets: np.ndarray,
+    valid_rows: np.ndarray | None,
+    *,
+    batch_size: int,
+    rng_seed: int,
+    workers: int,
+) -> Batches:
+    """Stage 2: stations until about `batch_size` tracks are together.
+
+    An epoch embeds about as many tracks as have votes, as one of stage 1 does.
+    """
+    sizes = np.array([len(station) for station in preferences.stations])
+    tracks = len(np.unique(np.concatenate(preferences.stations)))
+    return Batches(
+        StationBatches(store, preferences, targets),
+        EpochSampler(sizes, batch_size, tracks, rng_seed),
+        None if valid_rows is None else TrackBatches(store, valid_rows),
+        workers=workers,
+    )

@@ -1,0 +1,1 @@
+"""One adapter a file: something in the world becomes a corpus."""

@@ -1,0 +1,45 @@
+"""The artefact between training and serving: track ids and their unit vectors, on disk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cbmr.errors import InputError
+from cbmr.files import read_arrays, write_arrays
+
+UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """`track_ids` text `[tracks]`, unique; `vectors` float32 `[tracks, embedding_size]`, unit."""
+
+    track_ids: np.ndarray
+    vectors: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.track_ids) != len(self.vectors):
+            raise InputError(
+                f"{len(self.track_ids)} track ids but vectors of shape {self.vectors.shape}"
+            )
+        if len(np.unique(self.track_ids)) != len(self.track_ids):
+            raise InputError("track ids repeat among the vectors: expected each once")
+        off = np.abs(np.linalg.norm(self.vectors, axis=1) - 1) > UNIT_TOLERANCE
+        if off.any():
+            row = int(np.argmax(off))
+            norm = np.linalg.norm(self.vectors[row])
+            raise InputError(
+                f"the vector of track {self.track_ids[row]!r} has norm {norm:.4f}, expected 1"
+            )
+
+
+def save_vectors(path: Path, vectors: Vectors) -> None:
+    """Write `embeddings.npz`; NaN and infinity are refused."""
+    write_arrays(path, track_ids=vectors.track_ids, vectors=vectors.vectors)
+
+
+def load_vectors(path: Path) -> Vectors:
+    """Read `embeddings.npz`; InputError when it is damaged, not finite or not unit-norm."""
+    track_ids, vectors = read_arrays(path, "track_ids", "vectors")
+    return Vectors(track_ids, vectors)

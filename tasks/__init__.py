@@ -1,0 +1,1 @@
+"""One thin `python -m tasks.NAME` each: compose the configuration, call the library, write."""

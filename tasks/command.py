@@ -1,0 +1,193 @@
+"""The command line of every task: a small wrapper around `hydra.main`.
+
+Free text (`seed=Beyoncé (live)`) needs no quotes but the shell's; a misspelt key is refused with
+the nearest name; a value of the wrong type or out of range is refused before anything heavy is
+imported; and whatever a person can mend ends in one line on standard error and status 1 (130 for
+Ctrl-C), without a traceback.
+"""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cbmr.errors import InputError
+from tasks.runs import locked, say
+
+CONF = str(Path(__file__).resolve().parent.parent / "conf")
+FREE_TEXT = {"corpus", "run", "seed", "output", "exclude", "path", "encoder_file", "title"}
+ABOVE_ZERO = {
+    "artist_spacing", "batch_size", "bootstraps", "crop_s", "epochs", "excerpt_s", "factors",
+    "learning_rate", "listeners", "margin", "n", "scale", "trees", "workers",
+}  # fmt: skip
+AT_LEAST_ZERO = {"anchor", "rng_seed", "weight_decay", "regularization"}
+
+
+def command(name: str, run: Callable[[DictConfig], None], *, writes: bool = True) -> None:
+    """Run a task from the command line and end the process.
+
+    `writes` tasks hold the run's lock: a second process on the same run waits and says so.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed
+    sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
+    statuses: list[int] = []
+
+    def job(cfg: DictConfig) -> None:
+        statuses.append(_status(lambda: _checked_run(cfg, run, writes)))
+
+    outer = _status(lambda: _compose_and_call(name, job))
+    sys.stdout.flush()
+    raise SystemExit(max([outer, *statuses]))
+
+
+def defaults_of(task: str, cfg: DictConfig) -> DictConfig:
+    """Another task's own defaults, with what all tasks share taken from `cfg`."""
+    other = hydra.compose(task)
+    for key in ("corpus", "run", "rng_seed", "workers", "holdout"):
+        if key in cfg and key in other:
+            other[key] = cfg[key]
+    return other
+
+
+def _compose_and_call(name: str, job: Callable[[DictConfig], None]) -> None:
+    try:
+        hydra.main(version_base=None, config_path=CONF, config_name=name)(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_explained(name, error)) from error
+
+
+def _checked_run(cfg: DictConfig, run: Callable[[DictConfig], None], writes: bool) -> None:
+    overrides = [text.partition("=")[0] for text in HydraConfig.get().overrides.task]
+    groups = [text for text in HydraConfig.get().overrides.task if _is_group(text)]
+    added = [key for key in overrides if key.startswith(("+", "~"))]
+    defaults = hydra.compose(HydraConfig.get().job.config_name or "", overrides=groups)
+    if added:
+        raise InputError(_unknown_key(added[0].lstrip("+~"), defaults))
+    check_settings(cfg, defaults)
+    if writes:
+        with locked(Path(cfg.run)):
+            run(cfg)
+    else:
+        run(cfg)
+
+
+def check_settings(cfg: DictConfig, defaults: DictConfig, prefix: str = "") -> None:
+    """InputError for a value missing, of another type than its default's, or out of range."""
+    for key in cfg:
+        name = f"{prefix}{key}"
+        if OmegaConf.is_missing(cfg, key):
+            raise InputError(f"{name}= is missing: expected {name}=VALUE on the command line")
+        value = cfg[key]
+        default = None if OmegaConf.is_missing(defaults, key) else defaults[key]
+        if isinstance(value, DictConfig) and isinstance(default, DictConfig):
+            check_settings(value, default, f"{name}.")
+            continue
+        expected = _expected(default, value)
+        if expected:
+            raise InputError(f"{name}={_shown(value)}: expected {expected}")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if key in ABOVE_ZERO and not value > 0:
+                raise InputError(f"{name}={value}: expected a number above 0")
+            if key in AT_LEAST_ZERO and not value >= 0:
+                raise InputError(f"{name}={value}: expected a number of at least 0")
+
+
+def _expected(default: Any, value: Any) -> str:
+    """What kind of value the default says there should be; empty when it is."""
+    if default is None or type(value) is type(default):
+        return ""
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, int):
+        return "a whole number"
+    if isinstance(default, float):
+        return "" if isinstance(value, int) and not isinstance(value, bool) else "a number"
+    if isinstance(default, str):
+        return "text"
+    return f"{OmegaConf.to_container(default)}, or as many values of that kind"
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _status(action: Callable[[], None]) -> int:
+    try:
+        action()
+    except InputError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from here")
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        say(f"error: {where}{error.strerror}")
+        return 1
+    return 0
+
+
+# --- what Hydra's grammar needs, and its messages in one line -----------------------------------
+
+
+def _quoted(argument: str) -> str:
+    """Free text in Hydra's single quotes, unless its author already brackets or quotes it."""
+    key, equals, value = argument.partition("=")
+    if not equals or key not in FREE_TEXT or value[:1] in ("", "[", "{", "'", '"'):
+        return argument
+    if value == "null" and key == "output":
+        return argument
+    # Within quotes only a quote, the backslashes before one, and an interpolation are special.
+    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", value)
+    escaped = re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped)
+    return f"{key}='{escaped.replace('${', chr(92) + '${')}'"
+
+
+def _is_group(override: str) -> bool:
+    key = override.partition("=")[0]
+    return (Path(CONF) / key).is_dir()
+
+
+def _explained(name: str, error: Exception) -> str:
+    text = str(error)
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        with hydra.initialize_config_dir(CONF, version_base=None):
+            return _unknown_key(unknown[1], hydra.compose(name))
+    choice = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
+    if choice and (Path(CONF) / choice[1]).is_dir():
+        options = sorted(file.stem for file in (Path(CONF) / choice[1]).glob("*.yaml"))
+        return f"{choice[1]}={choice[2]}: expected one of {', '.join(options)}"
+    return " ".join(text.split())
+
+
+def _unknown_key(key: str, config: DictConfig) -> str:
+    known = _keys(config)
+    near = difflib.get_close_matches(key, known, 1, cutoff=0.5)
+    hint = f"; is {near[0]!r} meant?" if near else ""
+    return f"{key!r} is no setting of this task{hint} (it has {', '.join(known)})"
+
+
+def _keys(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in config:
+        value = None if OmegaConf.is_missing(config, key) else config[key]
+        if isinstance(value, DictConfig):
+            keys += _keys(value, f"{prefix}{key}.")
+        else:
+            keys.append(f"{prefix}{key}")
+    return keys

@@ -1,0 +1,177 @@
+"""The run folder: its lock, its manifests, and building what is missing upstream.
+
+An artefact is stale only against the settings it was made with and the hashes of its inputs, never
+against time. What exists is used as it is; what is missing is built by its own task's defaults; and
+each is said, on standard error.
+"""
+
+import importlib
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from cbmr.corpus import Corpus
+from cbmr.errors import InputError
+from cbmr.files import read_json, write_json
+
+FORMAT_VERSION = 1
+DEMO_CORPUS = Path("corpora/demo")
+NOT_SETTINGS = ("corpus", "run", "workers", "hydra")
+MANIFESTS = {
+    "factorize": "factors.json",
+    "regress": "regress/manifest.json",
+    "rank": "rank/manifest.json",
+    "index": "index/manifest.json",
+    "evaluate": "evaluation/manifest.json",
+}
+
+
+def say(text: str) -> None:
+    """A line for the person, on standard error: standard output is for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run's lock; a second process waits, and says so."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"run={run} is a file: expected a folder, made where missing") from None
+    lock = FileLock(run / ".lock")
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"{run} is in use by another process; waiting for it to end")
+            lock.acquire()
+        yield
+    finally:
+        lock.release()
+
+
+def read_corpus(
+    cfg: DictConfig, *, needs: Collection[str] = (), uses: Collection[str] = ()
+) -> Corpus:
+    """The corpus of `cfg`, its notes said; the demo world is made on first use."""
+    from cbmr.sources.tables import read_corpus as read
+
+    folder = Path(cfg.corpus)
+    if folder == DEMO_CORPUS and not (folder / "tracks.parquet").exists():
+        from tasks.demo import make_world
+
+        make_world(cfg)
+    corpus = read(folder, needs=needs, uses=uses, holdout=cfg.get("holdout", True))
+    for note in corpus.notes:
+        say(f"note: {note}")
+    return corpus
+
+
+def require(task: str, cfg: DictConfig) -> None:
+    """Build the artefact of `task` by that task's own defaults, if it is missing."""
+    from tasks.command import defaults_of
+
+    manifest = Path(cfg.run) / MANIFESTS[task]
+    if manifest.exists():
+        say(f"using {manifest.parent if manifest.name == 'manifest.json' else manifest}")
+        return
+    say(f"{task}: missing in {cfg.run}, made now by its defaults")
+    importlib.import_module(f"tasks.{task}").run(defaults_of(task, cfg))
+
+
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
+    """The settings that decide what an artefact holds."""
+    container = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items() if key not in NOT_SETTINGS}
+
+
+def is_fresh(run: Path, task: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
+    """Whether the artefact of `task` stands, made by these settings from these inputs."""
+    path = run / MANIFESTS[task]
+    if not path.exists():
+        return False
+    manifest = read_json(path)
+    fresh = manifest.get("settings") == settings and manifest.get("inputs") == inputs
+    if fresh:
+        say(f"{task}: up to date, same settings and inputs ({path})")
+    return fresh
+
+
+def write_manifest(
+    run: Path,
+    task: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    **more: Any,
+) -> None:
+    """Say what the artefact was made by and from; written last, it is what makes it count."""
+    content = {"format_version": FORMAT_VERSION, "cbmr": version("cbmr"), "task": task}
+    write_json(run / MANIFESTS[task], {**content, "settings": settings, "inputs": inputs, **more})
+
+
+def serving_stage(cfg: DictConfig) -> str:
+    """The stage whose vectors are served: `stage=` where given, else `rank`, else `regress`."""
+    run = Path(cfg.run)
+    stages = [name for name in ("rank", "regress") if (run / MANIFESTS[name]).exists()]
+    if cfg.stage is not None:
+        if cfg.stage not in ("rank", "regress"):
+            raise InputError(f"stage={cfg.stage}: expected rank or regress")
+        stages = [name for name in stages if name == cfg.stage]
+    if not stages:
+        task = cfg.stage or "regress"
+        raise InputError(
+            f"{run} has no {task}/embeddings.npz yet; make it with: "
+            f"python -m tasks.{task} corpus={cfg.corpus} run={cfg.run}"
+        )
+    return stages[0]
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[..., None]]:
+    """A bar with rate and time left on a terminal, a line every ten seconds elsewhere.
+
+    Yields `report(done, total, numbers={})`.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[last]}"),
+    )  # fmt: skip
+    console = Console(stderr=True)
+    began = printed = time.monotonic()
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    shown = bar.add_task(what, total=None, rate="", last="")
+    first: int | None = None
+
+    def report(done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
+        nonlocal printed, first
+        first = done - 1 if first is None else first  # a resumed task starts in the middle
+        now = time.monotonic()
+        rate = (done - first) / max(now - began, 1e-9)
+        fields = {"rate": f"{rate:.1f}/s"}
+        if numbers:
+            fields["last"] = " ".join(f"{key} {value:.4f}" for key, value in numbers.items())
+        bar.update(shown, completed=done, total=total, **fields)
+        if not console.is_terminal and (now - printed > 10 or done == total):
+            printed = now
+            left = (total - done) / rate
+            say(f"{what}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left")
+
+    with bar:
+        yield report

@@ -1,0 +1,39 @@
+"""`python -m tasks.scan`: decode the corpus's audio into the store of log-mels."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from tasks.command import command
+from tasks.runs import progress, read_corpus, say
+
+
+def run(cfg: DictConfig) -> None:
+    """Bring the run's store up to date with the corpus."""
+    corpus = read_corpus(cfg)
+
+    from cbmr.logmel import MelSpec
+    from cbmr.spectrograms import build_store, store_folder
+
+    spec = MelSpec(**cfg.encoder.mel)
+    folder = store_folder(Path(cfg.run) / "spectrograms", spec, cfg.excerpt_s)
+    with progress("scan") as report:
+        scan = build_store(
+            folder,
+            corpus.track_ids.tolist(),
+            [corpus.audio_path(row) for row in range(len(corpus.track_ids))],
+            spec=spec,
+            excerpt_s=cfg.excerpt_s,
+            workers=cfg.workers,
+            progress=report,
+        )
+    for track_id, reason in scan.skipped.items():
+        say(f"skipped {track_id}: {reason}")
+    say(
+        f"scan: {scan.readable} tracks readable, {scan.decoded} decoded now, "
+        f"{len(scan.skipped)} skipped -> {folder}"
+    )
+
+
+if __name__ == "__main__":
+    command("scan", run)

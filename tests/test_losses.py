@@ -1,0 +1,165 @@
+"""Every loss against a plain loop on hand-placed points, and the properties they share."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cbmr.losses import (
+    distance,
+    drlim,
+    factor_error,
+    ranknet,
+    station_triplet,
+    weighted_mean,
+)
+
+POINTS = torch.tensor([[0.0, 0.0], [0.3, 0.4], [0.6, 0.8], [0.0, 2.0]])
+
+
+def test_factor_error_by_hand():
+    """(0.3^2 + 0.4^2 + 0) / 2 tracks = 0.125."""
+    target = torch.tensor([[0.0, 0.0], [0.6, 0.8]])
+    assert factor_error(POINTS[1:3], target).item() == pytest.approx(0.125)
+
+
+def test_factor_error_of_unit_vectors_is_two_less_two_cosines():
+    unit = torch.nn.functional.normalize(torch.randn(2, 5, 8), dim=2)
+    cosine = (unit[0] * unit[1]).sum(dim=1).mean()
+    assert factor_error(unit[0], unit[1]).item() == pytest.approx(2 - 2 * cosine.item(), abs=1e-6)
+
+
+def test_drlim_by_hand():
+    """Margin 1, point 0 against 1 (distance 0.5, similar), 2 (1, not), 3 (2, not), 1 (0.5, not):
+    0.125, 0, 0, 0.125; weights 1, 1, 1, 2 give (0.125 + 2 x 0.125) / 5."""
+    apart = distance(POINTS[[0, 0, 0, 0]], POINTS[[1, 2, 3, 1]])
+    similar = torch.tensor([True, False, False, False])
+    loss = drlim(apart, similar, torch.tensor([1.0, 1.0, 1.0, 2.0]), margin=1.0)
+    assert loss.item() == pytest.approx(0.375 / 5)
+
+
+def test_drlim_is_equation_4():
+    rng = np.random.default_rng(0)
+    apart, similar = rng.random(50) * 2, rng.random(50) < 0.5
+    weight = rng.random(50)
+    expected = sum(
+        w * (0.5 * d**2 if s else 0.5 * max(0.0, 1.2 - d) ** 2)
+        for d, s, w in zip(apart, similar, weight, strict=True)
+    )
+    loss = drlim(
+        torch.tensor(apart), torch.tensor(similar), torch.tensor(weight), margin=1.2
+    )
+    assert loss.item() == pytest.approx(expected / weight.sum())
+
+
+def test_drlim_is_symmetric():
+    left, right = torch.randn(2, 20, 4)
+    torch.testing.assert_close(distance(left, right), distance(right, left))
+
+
+def test_ranknet_by_hand():
+    """d = 0 costs log 2 whatever the flip rate; d = log 3 without flips costs log(4/3); with a
+    flip rate of 0.1, sigmoid(d) = 3/4 gives -log(0.9 x 3/4 + 0.1 x 1/4) = -log 0.7."""
+    one = torch.ones(1)
+    for flip_rate in (0.0, 0.1, 0.4):
+        tie = ranknet(torch.zeros(1), one, flip_rate=flip_rate)
+        assert tie.item() == pytest.approx(math.log(2))
+    difference = torch.tensor([math.log(3)])
+    assert ranknet(difference, one, flip_rate=0).item() == pytest.approx(math.log(4 / 3))
+    assert ranknet(difference, one, flip_rate=0.1).item() == pytest.approx(-math.log(0.7))
+
+
+def test_corrected_ranknet_doubts_a_pair_it_strongly_disagrees_with():
+    difference = torch.tensor([-12.0], requires_grad=True)
+    ranknet(difference, torch.ones(1), flip_rate=0.1).backward()
+    assert abs(difference.grad.item()) < 1e-3
+    plain = torch.tensor([-12.0], requires_grad=True)
+    ranknet(plain, torch.ones(1), flip_rate=0.0).backward()
+    assert plain.grad.item() == pytest.approx(-1.0, abs=1e-3)
+
+
+def test_triplet_by_hand():
+    """Anchor 0, preferred 2 (distance 1), other 1 (0.5), margin 0.2: 0.7. Anchor 0, preferred 1,
+    other 3 (2): 0. Weights 3 and 1: 0.525."""
+    loss = station_triplet(
+        POINTS,
+        torch.tensor([0, 0]),
+        torch.tensor([2, 1]),
+        torch.tensor([1, 3]),
+        torch.tensor([3.0, 1.0]),
+        margin=0.2,
+    )
+    assert loss.item() == pytest.approx(0.525)
+
+
+# --- what all of them keep ----------------------------------------------------------------------
+
+
+def thumb_losses():
+    """Each takes points, seeds, preferred, others and weights of pairs."""
+
+    def by_drlim(points, seed, preferred, other, weight):
+        seeds, tracks = torch.cat([seed, seed]), torch.cat([preferred, other])
+        similar = torch.arange(len(seeds)) < len(seed)
+        apart = distance(points[seeds], points[tracks])
+        return drlim(apart, similar, torch.cat([weight, weight]), margin=1.0)
+
+    def by_triplet(points, seed, preferred, other, weight):
+        return station_triplet(points, seed, preferred, other, weight, margin=0.2)
+
+    def by_ranknet(points, seed, preferred, other, weight):
+        closer = (points[seed] * (points[preferred] - points[other])).sum(dim=1)
+        return ranknet(5 * closer, weight, flip_rate=0.1)
+
+    return {"drlim": by_drlim, "triplet": by_triplet, "ranknet": by_ranknet}
+
+
+@pytest.fixture(params=list(thumb_losses()))
+def thumb_loss(request):
+    return thumb_losses()[request.param]
+
+
+def rows(*values):
+    return torch.tensor(values)
+
+
+def test_one_pair_alone_is_not_silently_zero(thumb_loss):
+    """The seed's down sits on it and its up is far away: nothing could be worse."""
+    points = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
+    loss = thumb_loss(points, rows(0), rows(1), rows(2), torch.ones(1))
+    assert loss.item() > 0.5
+
+
+def test_a_satisfied_pair_costs_less_than_a_reversed_one(thumb_loss):
+    points = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
+    right = thumb_loss(points, rows(0), rows(1), rows(2), torch.ones(1))
+    wrong = thumb_loss(points, rows(0), rows(2), rows(1), torch.ones(1))
+    assert right.item() < 0.15 < wrong.item()
+
+
+def test_gradients_are_finite_at_distance_zero(thumb_loss):
+    points = torch.ones(3, 2, requires_grad=True)
+    thumb_loss(points, rows(0), rows(1), rows(2), torch.ones(1)).backward()
+    assert torch.isfinite(points.grad).all()
+
+
+def test_an_item_of_weight_zero_does_not_count(thumb_loss):
+    points = torch.randn(6, 3)
+    both = thumb_loss(points, rows(0, 3), rows(1, 4), rows(2, 5), torch.tensor([1.0, 0.0]))
+    alone = thumb_loss(points, rows(0), rows(1), rows(2), torch.ones(1))
+    torch.testing.assert_close(both, alone)
+
+
+def test_no_pairs_cost_nothing_and_pull_nothing(thumb_loss):
+    points = torch.randn(3, 2, requires_grad=True)
+    none = torch.empty(0, dtype=torch.long)
+    loss = thumb_loss(points, none, none, none, torch.empty(0))
+    loss.backward()
+    assert loss.item() == 0
+    assert not points.grad.any()
+
+
+def test_weighted_mean_is_a_mean():
+    values, weight = torch.tensor([1.0, 4.0]), torch.tensor([3.0, 1.0])
+    assert weighted_mean(values, weight).item() == pytest.approx(7 / 4)
