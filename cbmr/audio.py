@@ -100,14 +100,15 @@ def _decode_from(
     stream = container.streams.audio[0]
     if start_s > PREROLL_S:
         container.seek(int((start_s - PREROLL_S) * av.time_base))
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
+    # FFmpeg's own way to mono is louder than the mean of the channels, and can leave -1..1.
+    resampler = av.AudioResampler(format="fltp", rate=sample_rate)
     to_skip: int | None = None
     for frame in _with_end(container.decode(stream)):
         if frame is not None and to_skip is None:
             first_s = frame.time if frame.time is not None else start_s
             to_skip = max(0, round((start_s - first_s) * sample_rate))
         for resampled in resampler.resample(frame):
-            chunk = resampled.to_ndarray().reshape(-1)
+            chunk = resampled.to_ndarray().mean(axis=0)
             skipped = min(to_skip or 0, len(chunk))
             to_skip = (to_skip or 0) - skipped
             if skipped < len(chunk):

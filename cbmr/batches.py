@@ -134,7 +134,7 @@ class Batches(pl.LightningDataModule):
             items[start : start + EVALUATION_BATCH]
             for start in range(0, len(items), EVALUATION_BATCH)
         ]
-        return DataLoader(self.valid, sampler=chunks, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(self.valid, sampler=chunks, batch_size=None)
 
 
 def factor_batches(

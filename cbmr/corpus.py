@@ -319,9 +319,7 @@ def _numbers(table: pl.DataFrame, name: str) -> np.ndarray:
 
 def _plays(plays: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> Plays:
     summed = (
-        plays.group_by("user_id", "track_id")
-        .agg(pl.col("count").sum())
-        .sort("user_id", "track_id")
+        plays.group_by("user_id", "track_id").agg(pl.col("count").sum()).sort("user_id", "track_id")
     )
     return Plays(
         user=rows_of(user_ids, _text(summed, "user_id")),
@@ -400,5 +398,5 @@ def split_by_hash(track_ids: np.ndarray, artist: np.ndarray, played: np.ndarray)
     return split
 
 
-def _blake2b(text: str) -> bytes:
+def _blake2b(text: object) -> bytes:
     return hashlib.blake2b(str(text).encode()).digest()

@@ -11,7 +11,6 @@ the same for every row, so that the difference of two rows has an interval of it
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import RidgeCV
@@ -99,7 +98,7 @@ class Table:
 
     def numbers(self) -> dict[str, float]:
         """Flat names to numbers: `column / row / metric`, and its ends; NaN is left out."""
-        named = {}
+        named: dict[str, float] = {}
         for column in self.columns:
             for row in self.rows:
                 for metric in METRICS:
@@ -154,9 +153,7 @@ def ask(
     return Question(split, users, columns, int((held_out & ~has_artist).sum()))
 
 
-def _column(
-    corpus: Corpus, name: str, tracks: np.ndarray, users: np.ndarray, split: str
-) -> Column:
+def _column(corpus: Corpus, name: str, tracks: np.ndarray, users: np.ndarray, split: str) -> Column:
     assert corpus.plays is not None
     relevant = relevance(corpus.plays, users, tracks)
     popularity = np.argsort(np.argsort(relevant.sum(axis=0), kind="stable"), kind="stable")
@@ -221,8 +218,8 @@ def make_rows(
     rng = np.random.default_rng(rng_seed)
     by_artist = _mean_of_group(corpus, train, targets)
     by_sound = {"ridge": ridge_vectors(corpus, store, train, targets)}
-    for name, vectors in stages.items():
-        by_sound[name] = _aligned(corpus, vectors)
+    for name, stage in stages.items():
+        by_sound[name] = _aligned(corpus, stage)
     everything = np.broadcast_to(targets.mean(axis=0), (tracks, size))
     rows = [
         Row("random", unit_rows(rng.standard_normal((tracks, size))), users),
@@ -231,7 +228,8 @@ def make_rows(
         Row("artist mean", by_artist, users),
     ]
     for name, vectors in by_sound.items():
-        blend = unit_rows(np.where(vectors.any(axis=1)[:, None], vectors, by_artist) + by_artist)
+        silent = ~vectors.any(axis=1, keepdims=True)
+        blend = unit_rows(np.where(silent, by_artist, vectors) + by_artist)
         rows += [Row(name, vectors, users), Row(f"artist mean + {name}", blend, users)]
     rows.append(_oracle(corpus, question, size, rng_seed))
     return rows + _ceilings(corpus, question, users)

@@ -80,15 +80,15 @@ def factorize(
         (confidence(plays.count, alpha=alpha, eps=eps).astype(np.float32), (user, track)),
         shape=(len(users), len(tracks)),
     )
-    model = AlternatingLeastSquares(
-        factors=factors,
-        regularization=regularization,
-        alpha=1.0,
-        iterations=ITERATIONS,
-        use_gpu=False,
-        random_state=rng_seed,
-    )
     with threadpool_limits(1, user_api="blas"):
+        model = AlternatingLeastSquares(
+            factors=factors,
+            regularization=regularization,
+            alpha=1.0,
+            iterations=ITERATIONS,
+            use_gpu=False,
+            random_state=rng_seed,
+        )
         model.fit(user_item, show_progress=False)
     return Factors(
         track_ids=track_ids[tracks],

@@ -12,6 +12,7 @@ against exact search. The build is on one thread with a fixed seed, so that it r
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from annoy import AnnoyIndex
@@ -21,7 +22,7 @@ from cbmr.files import content_hash, file_hash, read_json, write_json
 from cbmr.vectors import Vectors
 
 FORMAT_VERSION = 1
-METRIC = "angular"
+METRIC: Final = "angular"
 BUILD_SEED = 1
 RECALL_DEPTH = 10
 QUERIES = 200

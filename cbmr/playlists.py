@@ -60,7 +60,7 @@ def find_seed(corpus: Corpus, seed: str) -> int | Path:
     path = Path(seed).expanduser()
     if path.is_file():
         same_name = np.flatnonzero(np.char.endswith(corpus.path, path.name))
-        same = [row for row in same_name if corpus.audio_path(row).resolve() == path.resolve()]
+        same = [row for row in same_name.tolist() if corpus.audio_path(row).resolve() == path.resolve()]
         return int(same[0]) if same else path
     by_path = np.flatnonzero(corpus.path == seed)
     if len(by_path):
@@ -222,9 +222,9 @@ def _table(playlist: Playlist) -> str:
 
 
 def _location(path: Path, paths: str, base: Path) -> str:
-    absolute = Path(os.path.abspath(path))
+    absolute = path.absolute()
     if paths == "relative":
-        return os.path.relpath(absolute, os.path.abspath(base))
+        return os.path.relpath(absolute, base.absolute())
     return absolute.as_uri() if paths == "url" else str(absolute)
 
 

@@ -1,4 +1,4 @@
-"""`python -m tasks.embed`: unit vectors of every readable track again, after new ones were scanned."""
+"""`python -m tasks.embed`: unit vectors of every readable track, after new ones were scanned."""
 
 from pathlib import Path
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from cbmr.files import content_hash, file_hash, whole_file, write_json
+from cbmr.files import write_json
 from tasks.command import command
-from tasks.runs import MANIFESTS, read_corpus, require, say, settings_of, write_manifest
+from tasks.runs import MANIFESTS, read_corpus, require
 
 STAGES = {"regress": "stage 1", "rank": "stage 2"}
 SHOWN = ("mAP@500", "AUC", "Recall@10", "NDCG@10", "thumbs AUC", "thumbs AUC within listener")
@@ -43,17 +43,19 @@ def run(cfg: DictConfig) -> None:
 def show(table, question):
     from rich.console import Console
     from rich.table import Table as Sheet
+
     console = Console(width=150)
     for column in table.columns:
         sheet = Sheet(title=column)
         sheet.add_column("row")
-        for metric in SHOWN: sheet.add_column(metric)
+        for metric in SHOWN:
+            sheet.add_column(metric)
         for row in table.rows:
             cells = []
             for metric in SHOWN:
                 v = table.value[table._place(row, column, metric)]
                 lo, hi = table.interval(row, column, metric)
-                cells.append(f"{v:.3f} ±{(hi-lo)/2:.3f}")
+                cells.append(f"{v:.3f} ±{(hi - lo) / 2:.3f}")
             sheet.add_row(row, *cells)
         console.print(sheet)
 

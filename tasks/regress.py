@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from cbmr.errors import InputError
 from cbmr.files import content_hash, file_hash
 from tasks.command import command
-from tasks.runs import is_fresh, progress, read_corpus, require, say, settings_of, write_manifest
+from tasks.runs import is_fresh, progress, read_corpus, require, say, settings_of
 
 LOSSES = ("mse",)
 

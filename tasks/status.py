@@ -39,7 +39,9 @@ def run(cfg: DictConfig) -> None:
 
 
 def _flat(settings: dict) -> str:
-    return " ".join(f"{key}={value}" for key, value in settings.items() if not isinstance(value, dict))
+    return " ".join(
+        f"{key}={value}" for key, value in settings.items() if not isinstance(value, dict)
+    )
 
 
 if __name__ == "__main__":

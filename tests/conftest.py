@@ -64,9 +64,7 @@ def make_tables(tracks: int = 12, listeners: int = 16, rng_seed: int = 0):
     return {
         "tracks": table,
         "plays": pl.DataFrame(plays, ["user_id", "track_id", "count"], orient="row"),
-        "thumbs": pl.DataFrame(
-            thumbs, ["user_id", "seed_id", "track_id", "thumb"], orient="row"
-        ),
+        "thumbs": pl.DataFrame(thumbs, ["user_id", "seed_id", "track_id", "thumb"], orient="row"),
     }
 
 

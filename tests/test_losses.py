@@ -47,9 +47,7 @@ def test_drlim_is_equation_4():
         w * (0.5 * d**2 if s else 0.5 * max(0.0, 1.2 - d) ** 2)
         for d, s, w in zip(apart, similar, weight, strict=True)
     )
-    loss = drlim(
-        torch.tensor(apart), torch.tensor(similar), torch.tensor(weight), margin=1.2
-    )
+    loss = drlim(torch.tensor(apart), torch.tensor(similar), torch.tensor(weight), margin=1.2)
     assert loss.item() == pytest.approx(expected / weight.sum())
 
 

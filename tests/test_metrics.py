@@ -62,7 +62,8 @@ def test_auc_equals_the_rank_sum_formula(world):
 def test_ordered_metrics_against_loops(world, depth):
     scores, relevant = world
     orders = [
-        relevant[row][np.argsort(-scores[row], kind="stable")].tolist() for row in range(len(scores))
+        relevant[row][np.argsort(-scores[row], kind="stable")].tolist()
+        for row in range(len(scores))
     ]
     ranking = rank(scores, relevant)
     np.testing.assert_allclose(

@@ -1,0 +1,312 @@
+"""Makes the demo world: playable music, listeners and radio stations, with the truth behind them.
+
+Conventions: everything follows from `rng_seed` and the other settings. `settings.json` is written
+first, then the audio, then the tables, `tracks.parquet` last: a folder with `tracks.parquet` is
+complete, one without can be gone on with. No file ever stands half-written under its own name; a
+`.partial` file is the rest of an interrupted making and is written anew.
+
+Files: `audio/*/*/*.mp3` mono with tags; `tracks.parquet` (track_id, path, title, artist, album,
+duration_s, style, split); `plays.parquet` (user_id, track_id, count); `thumbs.parquet` (user_id,
+seed_id, track_id, thumb, time, station_id); `exposures.parquet` (user_id, seed_id, track_id,
+position, propensity, time, station_id), of which the thumbs are the part that was voted on;
+`truth.npz`, see `_truth`.
+"""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import datetime
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cbmr.errors import InputError
+from cbmr.files import read_json, whole_file, write_arrays, write_json
+from cbmr.sources.demo.catalogue import ATTRIBUTES, Track, make_catalogue
+from cbmr.sources.demo.music import render, write_mp3
+from cbmr.sources.demo.world import Radio, Taste, draw_plays, draw_radio, draw_taste
+
+__all__ = ["make_demo"]
+
+FORMAT = 1
+FIRST_DAY = datetime(2024, 1, 1)
+OWN_NAMES = {
+    "settings.json",
+    "audio",
+    "plays.parquet",
+    "thumbs.parquet",
+    "exposures.parquet",
+    "truth.npz",
+    "tracks.parquet",
+}
+
+
+def make_demo(
+    folder: Path,
+    *,
+    rng_seed: int = 0,
+    tracks: int = 600,
+    artists: int = 80,
+    styles: int = 8,
+    listeners: int = 1000,
+    votes: int = 20_000,
+    duration_s: float = 30.0,
+    curvature: float = 0.5,
+    artist_strength: float = 0.4,
+    hidden_strength: float = 0.25,
+    focus: float = 2.2,
+    popularity_spread: float = 0.8,
+    plays_per_listener: float = 50.0,
+    radio_noise: float = 0.5,
+    radio_sharpness: float = 2.0,
+    radio_popularity: float = 0.5,
+    similarity_scale: float = 5.5,
+    affinity_scale: float = 0.3,
+    kindness: float = 0.5,
+    kindness_spread: float = 0.5,
+    flip_rate: float = 0.10,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Makes a demo world in `folder`, or goes on with one that was interrupted.
+
+    Sizes are counts; `votes` and `plays_per_listener` (a median) are met roughly. The strengths
+    are explained by `draw_taste` and `draw_radio`. `workers` processes render the audio (with one,
+    this process does) and change nothing in what comes out; `progress(done, total)` is called
+    after each track. A folder that already holds this world is left as it is.
+
+    Raises InputError for impossible settings, and for a folder that holds anything but this world.
+    """
+    settings = {
+        name: value
+        for name, value in locals().items()
+        if name not in ("folder", "workers", "progress")
+    }
+    settings = {"format": FORMAT, **settings}
+    _check_settings(settings, workers)
+    if not _open_folder(folder, settings):
+        return
+
+    catalogue = make_catalogue(_rng(rng_seed, 0), tracks, artists, styles)
+    _make_audio(folder, catalogue, duration_s, workers, progress)
+
+    taste = draw_taste(
+        _rng(rng_seed, 1), catalogue, listeners,
+        curvature=curvature, artist_strength=artist_strength, hidden_strength=hidden_strength,
+        focus=focus, popularity_spread=popularity_spread,
+    )  # fmt: skip
+    plays = draw_plays(_rng(rng_seed, 2), catalogue, taste, plays_per_listener)
+    radio = draw_radio(
+        _rng(rng_seed, 3), catalogue, taste, votes,
+        radio_noise=radio_noise, radio_sharpness=radio_sharpness, radio_popularity=radio_popularity,
+        similarity_scale=similarity_scale, affinity_scale=affinity_scale, kindness=kindness,
+        kindness_spread=kindness_spread, flip_rate=flip_rate,
+    )  # fmt: skip
+    _write_tables(folder, catalogue, duration_s, taste, plays, radio, flip_rate)
+
+
+def _rng(rng_seed: int, stage: int) -> np.random.Generator:
+    # A stream per stage, so that another number of votes leaves the music alone.
+    return np.random.default_rng([rng_seed, stage])
+
+
+def _check_settings(settings: dict[str, Any], workers: int) -> None:
+    def require(good: bool, expected: str, name: str, mistake: str) -> None:
+        if not good:
+            raise InputError(
+                f"make_demo expects {expected}, but {name} is {settings.get(name, workers)}: "
+                f"{mistake}"
+            )
+
+    artists = settings["artists"]
+    require(settings["rng_seed"] >= 0, "a seed of 0 or more", "rng_seed", "use any natural number")
+    require(artists >= 4, "4 artists or more", "artists", "some must be new in valid and in test")
+    require(
+        settings["tracks"] >= 2 * artists + 2, f"{2 * artists + 2} tracks or more for {artists} "
+        "artists", "tracks", "every artist has two tracks or more; ask for fewer artists",
+    )  # fmt: skip
+    require(
+        1 <= settings["styles"] <= artists, f"1 to {artists} styles", "styles",
+        "every style needs an artist",
+    )  # fmt: skip
+    require(settings["listeners"] >= 1, "1 listener or more", "listeners", "nobody would play")
+    require(settings["votes"] >= 1, "1 vote or more", "votes", "the radio would have no stations")
+    require(settings["duration_s"] >= 1, "1 second or more", "duration_s", "is it in minutes?")
+    require(0 <= settings["flip_rate"] < 0.5, "a share from 0 up to 0.5", "flip_rate",
+            "is it in per cent?")  # fmt: skip
+    require(workers >= 1, "1 worker or more", "workers", "this process alone is one worker")
+
+
+def _open_folder(folder: Path, settings: dict[str, Any]) -> bool:
+    """Claims `folder` for a world of these settings; False if it is already complete there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "settings.json"
+    names = {entry.name for entry in folder.iterdir() if not entry.name.endswith(".partial")}
+    if not names:
+        write_json(path, settings)
+        return True
+    if "settings.json" not in names:
+        raise InputError(
+            f"make_demo expects an empty folder or its own, but {folder} holds "
+            f"{sorted(names)[:3]} and no settings.json: give a folder of its own to the world"
+        )
+    found = read_json(path)
+    if found != settings:
+        other = [key for key in settings if found.get(key) != settings[key]]
+        raise InputError(
+            f"make_demo expects {folder} to be empty or made with the same settings, but it holds "
+            f"a world that differs in {', '.join(other) or 'settings unknown here'}: take another "
+            "folder, or delete this one if nothing in it is needed"
+        )
+    if "tracks.parquet" in names:
+        return False
+    if names - OWN_NAMES:
+        raise InputError(
+            f"make_demo expects only its own files in {folder}, but finds "
+            f"{sorted(names - OWN_NAMES)[:3]}: move them out, then make the world again"
+        )
+    return True
+
+
+def _make_audio(
+    folder: Path,
+    catalogue: list[Track],
+    duration_s: float,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    for directory in {(folder / track.path).parent for track in catalogue}:
+        directory.mkdir(parents=True, exist_ok=True)
+    missing = [track for track in catalogue if not (folder / track.path).exists()]
+    done = len(catalogue) - len(missing)
+    for _ in _rendered(folder, missing, duration_s, workers):
+        done += 1
+        if progress is not None:
+            progress(done, len(catalogue))
+
+
+def _rendered(
+    folder: Path, missing: list[Track], duration_s: float, workers: int
+) -> Iterator[None]:
+    """Renders tracks to their files and yields after each."""
+    if workers == 1 or len(missing) < 2:
+        for track in missing:
+            _make_track(folder, track, duration_s)
+            yield
+        return
+    # Fresh processes: a fork of one that runs threads (torch, polars) may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
+        futures = [pool.submit(_make_track, folder, track, duration_s) for track in missing]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _make_track(folder: Path, track: Track, duration_s: float) -> None:
+    tags = {"title": track.title, "artist": track.artist, "album": track.album}
+    write_mp3(folder / track.path, render(track.music, duration_s), tags)
+
+
+def _die_with_parent() -> None:
+    # A killed parent cannot tell its workers to stop; they would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _write_tables(
+    folder: Path,
+    catalogue: list[Track],
+    duration_s: float,
+    taste: Taste,
+    plays: tuple[np.ndarray, np.ndarray, np.ndarray],
+    radio: Radio,
+    flip_rate: float,
+) -> None:
+    track_ids = np.array([track.track_id for track in catalogue])
+    user_ids = np.array([f"u{number:05d}" for number in range(len(taste.user_taste))])
+    listener, track, count = plays
+    play_table = pl.DataFrame(
+        {"user_id": user_ids[listener], "track_id": track_ids[track], "count": count}
+    )
+    exposures = pl.DataFrame(
+        {
+            "user_id": user_ids[radio.listener],
+            "seed_id": track_ids[radio.seed],
+            "track_id": track_ids[radio.track],
+            "position": radio.position,
+            "propensity": radio.propensity,
+            "time": np.datetime64(FIRST_DAY, "us") + radio.seconds.astype("timedelta64[s]"),
+            "station_id": np.array([f"s{number:05d}" for number in radio.station]),
+            "thumb": radio.thumb.astype(np.int8),
+        }
+    )
+    thumb_columns = ["user_id", "seed_id", "track_id", "thumb", "time", "station_id"]
+    thumbs = exposures.filter(pl.col("thumb") != 0).select(thumb_columns)
+    fields = ("track_id", "path", "title", "artist", "album", "style", "split")
+    track_table = pl.DataFrame(
+        {field: [getattr(track, field) for track in catalogue] for field in fields}
+    ).with_columns(duration_s=pl.lit(float(duration_s)))
+
+    _write_parquet(folder / "plays.parquet", play_table)
+    _write_parquet(folder / "thumbs.parquet", thumbs)
+    _write_parquet(folder / "exposures.parquet", exposures.drop("thumb"))
+    truth = _truth(catalogue, taste, radio, track_ids, user_ids, flip_rate)
+    write_arrays(folder / "truth.npz", **truth)
+    _write_parquet(folder / "tracks.parquet", track_table)
+
+
+def _truth(
+    catalogue: list[Track],
+    taste: Taste,
+    radio: Radio,
+    track_ids: np.ndarray,
+    user_ids: np.ndarray,
+    flip_rate: float,
+) -> dict[str, Any]:
+    """The arrays of `truth.npz`: strings, float32, and no pickled objects.
+
+    By track, [tracks] or [tracks, dims]: track_ids, track_taste (affinity is
+    `user_taste @ track_taste.T`), sound_taste (what of it can be heard), radio_taste (unit length,
+    what the stations go by), popularity, attributes in (0, 1) named by attribute_names, tempo_bpm,
+    key (0 is C), mode, metre, kind; by listener: user_ids, user_taste, kindness; single:
+    similarity_centre, flip_rate.
+    """
+    return {
+        "track_ids": track_ids,
+        "track_taste": taste.track_taste.astype(np.float32),
+        "sound_taste": taste.sound_taste.astype(np.float32),
+        "radio_taste": radio.radio_taste.astype(np.float32),
+        "popularity": taste.popularity.astype(np.float32),
+        "attributes": np.array([track.attributes for track in catalogue], np.float32),
+        "attribute_names": np.array(ATTRIBUTES),
+        "tempo_bpm": np.array([track.music.tempo_bpm for track in catalogue], np.float32),
+        "key": np.array([track.music.key for track in catalogue]),
+        "mode": np.array([track.music.mode for track in catalogue]),
+        "metre": np.array([track.music.metre for track in catalogue]),
+        "kind": np.array([track.kind for track in catalogue]),
+        "user_ids": user_ids,
+        "user_taste": taste.user_taste.astype(np.float32),
+        "kindness": radio.kindness.astype(np.float32),
+        "similarity_centre": np.float32(radio.similarity_centre),
+        "flip_rate": np.float32(flip_rate),
+    }
+
+
+def _write_parquet(path: Path, table: pl.DataFrame) -> None:
+    with whole_file(path) as file:
+        table.write_parquet(file)

@@ -1,0 +1,54 @@
+"""`python -m tasks.demo`: makes the demo world, and runs every other task on it."""
+
+import importlib
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from tasks.command import command, defaults_of
+from tasks.runs import progress, say
+
+STEPS = ("scan", "factorize", "regress", "rank", "index", "evaluate")
+
+
+def run(cfg: DictConfig) -> None:
+    """World, both stages, index, table, and one playlist."""
+    make_world(cfg)
+    for task in STEPS:
+        importlib.import_module(f"tasks.{task}").run(defaults_of(task, cfg))
+    playlist = defaults_of("playlist", cfg)
+    playlist.seed = _first_test_track(Path(cfg.corpus))
+    playlist.n = 10
+    task = importlib.import_module("tasks.playlist")
+    task.run(playlist)
+    playlist.output = str(Path(cfg.run) / "playlists" / "demo.m3u8")
+    task.run(playlist)
+
+
+def make_world(cfg: DictConfig) -> None:
+    """Make the world of `conf/demo.yaml` in the corpus folder, unless it is there."""
+    from cbmr.sources.demo import make_demo
+
+    settings = cfg.world if "world" in cfg else defaults_of("demo", cfg).world
+    folder = Path(cfg.corpus)
+    if not (folder / "tracks.parquet").exists():
+        say(f"demo: rendering a simulated world of music into {folder}")
+    with progress("demo world") as report:
+        make_demo(
+            folder,
+            **OmegaConf.to_container(settings),
+            rng_seed=cfg.rng_seed,
+            workers=cfg.workers,
+            progress=report,
+        )
+
+
+def _first_test_track(folder: Path) -> str:
+    from cbmr.sources.tables import read_corpus
+
+    corpus = read_corpus(folder)
+    return str(corpus.track_ids[corpus.in_split("test")[0]])
+
+
+if __name__ == "__main__":
+    command("demo", run)

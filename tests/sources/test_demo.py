@@ -1,0 +1,259 @@
+"""The demo world: the same from the same seed, true to its documented rules, safe to interrupt."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import polars as pl
+import pytest
+
+from cbmr.sources.demo import make_demo
+
+TINY: dict[str, Any] = {
+    "tracks": 10,
+    "artists": 4,
+    "styles": 2,
+    "listeners": 20,
+    "votes": 100,
+    "duration_s": 4.0,
+}
+# Many short tracks: enough stations and votes for statistics.
+WIDE: dict[str, Any] = {
+    "tracks": 80,
+    "artists": 12,
+    "styles": 3,
+    "listeners": 400,
+    "votes": 8000,
+    "duration_s": 1.0,
+    "rng_seed": 3,
+    "workers": 1,
+}
+TABLES = ("tracks", "plays", "thumbs", "exposures")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    make_demo(folder, **TINY, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wide")
+    make_demo(folder, **WIDE)
+    return folder
+
+
+def test_same_seed_gives_the_same_bytes_with_any_number_of_workers(
+    tiny: Path, tmp_path: Path
+) -> None:
+    make_demo(tmp_path / "two", **TINY, workers=2)
+    assert digests(tmp_path / "two") == digests(tiny)
+
+    make_demo(tmp_path / "other", **TINY, workers=1, rng_seed=1)
+    same, other = digests(tiny), digests(tmp_path / "other")
+    shared = [name for name in same if other.get(name) == same[name]]
+    assert shared == []
+
+
+def test_files_decode_to_the_stated_duration_and_carry_their_tags(tiny: Path) -> None:
+    tracks = pl.read_parquet(tiny / "tracks.parquet")
+    assert tracks["track_id"].n_unique() == len(tracks) == TINY["tracks"]
+    for row in tracks.iter_rows(named=True):
+        with av.open(str(tiny / row["path"])) as container:
+            tags = {key: container.metadata[key] for key in ("title", "artist", "album")}
+            frames = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
+            rate = container.streams.audio[0].rate
+        samples = np.concatenate(frames)
+        assert tags == {key: row[key] for key in tags}
+        assert len(samples) / rate == pytest.approx(row["duration_s"], abs=0.06)
+        assert np.isfinite(samples).all()
+        assert np.abs(samples).max() < 1.0
+        assert np.sqrt(np.mean(samples**2)) > 0.05
+
+
+def test_nothing_is_left_over_and_the_table_comes_last(tiny: Path) -> None:
+    assert not list(tiny.rglob("*.partial"))
+    written = {path: path.stat().st_mtime_ns for path in tiny.rglob("*") if path.is_file()}
+    assert written[tiny / "tracks.parquet"] == max(written.values())
+    assert written[tiny / "settings.json"] == min(written.values())
+
+
+def test_artists_are_new_or_known_as_split_says(wide: Path) -> None:
+    tracks = pl.read_parquet(wide / "tracks.parquet")
+    in_train = set(tracks.filter(split="train")["artist"])
+    for split, share in (("valid", 0.10), ("test", 0.20)):
+        rows = tracks.filter(split=split)
+        known = rows["artist"].is_in(list(in_train)).sum()
+        assert len(rows) / len(tracks) == pytest.approx(share, abs=0.07)
+        assert known >= 1 and len(rows) - known >= 1
+    new_in = {
+        split: set(tracks.filter(split=split)["artist"]) - in_train for split in ("valid", "test")
+    }
+    assert not new_in["valid"] & new_in["test"]
+
+
+def test_plays_cover_every_split_but_leave_some_test_tracks_unplayed(wide: Path) -> None:
+    tracks = pl.read_parquet(wide / "tracks.parquet")
+    plays = pl.read_parquet(wide / "plays.parquet")
+    assert plays.select("user_id", "track_id").is_duplicated().sum() == 0
+    assert plays["count"].min() >= 1  # type: ignore[operator]
+    assert plays["count"].max() > 20 * plays["count"].median()  # type: ignore[operator]
+    unplayed = tracks.join(plays, on="track_id", how="anti")
+    assert len(unplayed) >= 1 and set(unplayed["split"]) == {"test"}
+    assert set(plays.join(tracks, on="track_id")["split"]) == {"train", "valid", "test"}
+
+
+def test_listeners_play_what_the_truth_says_they_like(wide: Path) -> None:
+    truth = np.load(wide / "truth.npz")
+    assert all(truth[name].dtype.kind != "O" for name in truth.files)
+    affinity = truth["user_taste"] @ truth["track_taste"].T
+    row = {user: number for number, user in enumerate(truth["user_ids"].tolist())}
+    column = {track: number for number, track in enumerate(truth["track_ids"].tolist())}
+    played = np.zeros(affinity.shape, bool)
+    for user, track, _ in pl.read_parquet(wide / "plays.parquet").iter_rows():
+        played[row[user], column[track]] = True
+    liked = affinity[played].mean() - affinity[~played].mean()
+    assert liked > 0.5 * affinity.std()
+
+
+def test_propensities_are_those_of_the_documented_rule(wide: Path) -> None:
+    truth = np.load(wide / "truth.npz")
+    settings = json.loads((wide / "settings.json").read_text())
+    exposures = pl.read_parquet(wide / "exposures.parquet")
+    column = {track: number for number, track in enumerate(truth["track_ids"].tolist())}
+    for station in exposures["station_id"].unique().sort()[:5]:
+        rows = exposures.filter(station_id=station).sort("position")
+        assert rows["position"].to_list() == list(range(len(rows)))
+        seed = column[rows["seed_id"][0]]
+        weight = {}
+        for track, number in column.items():
+            likeness = float(truth["radio_taste"][seed] @ truth["radio_taste"][number])
+            popularity = float(truth["popularity"][number])
+            weight[track] = (
+                np.exp(settings["radio_sharpness"] * likeness)
+                * popularity ** settings["radio_popularity"]
+            )
+        del weight[rows["seed_id"][0]]
+        for track, propensity in rows.select("track_id", "propensity").iter_rows():
+            assert propensity == pytest.approx(weight[track] / sum(weight.values()), rel=1e-4)
+            del weight[track]
+
+
+def test_a_station_takes_its_most_probable_track_as_often_as_it_says(wide: Path) -> None:
+    # Over first choices, those with a stated probability p must make up the share p.
+    truth = np.load(wide / "truth.npz")
+    settings = json.loads((wide / "settings.json").read_text())
+    first = pl.read_parquet(wide / "exposures.parquet").filter(position=0)
+    ids = truth["track_ids"]
+    expected, taken = [], []
+    for seed, track in first.select("seed_id", "track_id").iter_rows():
+        start = np.flatnonzero(ids == seed)[0]
+        weight = np.exp(
+            settings["radio_sharpness"] * truth["radio_taste"] @ truth["radio_taste"][start]
+        )
+        weight = weight * truth["popularity"] ** settings["radio_popularity"]
+        weight[start] = 0.0
+        best = np.argsort(-weight)[:10]
+        expected.append(weight[best].sum() / weight.sum())
+        taken.append(track in ids[best])
+    assert np.mean(taken) == pytest.approx(np.mean(expected), abs=3.5 * 0.5 / len(taken) ** 0.5)
+
+
+def test_what_was_voted_down_never_comes_back_to_its_station(wide: Path) -> None:
+    exposures = pl.read_parquet(wide / "exposures.parquet")
+    thumbs = pl.read_parquet(wide / "thumbs.parquet")
+    downs = thumbs.filter(thumb=-1)
+    assert len(downs) > 500
+    later = downs.join(exposures, on=["station_id", "track_id"], suffix="_shown").filter(
+        pl.col("time_shown") > pl.col("time")
+    )
+    assert len(later) == 0
+    shown = thumbs.join(exposures, on=["station_id", "user_id", "seed_id", "track_id", "time"])
+    assert len(shown) == len(thumbs) < len(exposures)
+    assert thumbs.select("user_id", "seed_id", "station_id").unique().height == (
+        thumbs["station_id"].n_unique()
+    )
+
+
+def test_votes_are_recorded_wrongly_at_the_known_rate(wide: Path, tmp_path: Path) -> None:
+    # The same world without wrong records differs by these alone.
+    make_demo(tmp_path, **WIDE, flip_rate=0.0)
+    recorded = pl.read_parquet(wide / "thumbs.parquet")["thumb"].to_numpy()
+    meant = pl.read_parquet(tmp_path / "thumbs.parquet")["thumb"].to_numpy()
+    assert len(recorded) == len(meant) > 6000
+    error = (0.1 * 0.9 / len(meant)) ** 0.5
+    assert np.mean(recorded != meant) == pytest.approx(0.10, abs=4 * error)
+    assert np.load(wide / "truth.npz")["flip_rate"] == pytest.approx(0.10)
+
+
+def test_killed_making_goes_on_to_the_same_world(tiny: Path, tmp_path: Path) -> None:
+    settings = TINY | {"tracks": 30, "duration_s": 5.0}
+    script = (
+        "from pathlib import Path\nfrom cbmr.sources.demo import make_demo\n"
+        f"if __name__ == '__main__':\n    make_demo(Path({str(tmp_path / 'a')!r}), **{settings})\n"
+    )
+    (tmp_path / "make.py").write_text(script)
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "make.py")], cwd=root, env={"PYTHONPATH": str(root)}
+    )
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.rglob("*.mp3"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)  # the orphaned workers notice and stop
+    early = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*.mp3")}
+    time.sleep(0.3)
+    assert 3 <= len(early) == len(list((tmp_path / "a").rglob("*.mp3"))) < 30
+    assert not (tmp_path / "a" / "tracks.parquet").exists()
+
+    calls: list[tuple[int, int]] = []
+    make_demo(tmp_path / "a", **settings, workers=1, progress=lambda *call: calls.append(call))
+    assert calls == [(done, 30) for done in range(len(early) + 1, 31)]
+    assert {path: path.stat().st_mtime_ns for path in early} == early
+
+    make_demo(tmp_path / "b", **settings, workers=1)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_complete_world_is_left_alone_and_other_folders_are_refused(
+    tiny: Path, tmp_path: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tiny.rglob("*")}
+    make_demo(tiny, **TINY)
+    with pytest.raises(ValueError, match="differs in votes"):
+        make_demo(tiny, **TINY | {"votes": 101})
+    assert {path: path.stat().st_mtime_ns for path in tiny.rglob("*")} == before
+
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"thesis\.txt"):
+        make_demo(tmp_path, **TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("artists", 3), ("tracks", 9), ("styles", 5), ("duration_s", 0.5), ("flip_rate", 10.0)],
+)
+def test_impossible_settings_are_refused_by_name(name: str, value: float, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=name):
+        make_demo(tmp_path / "world", **TINY | {name: value})
+    assert not (tmp_path / "world").exists()
