@@ -39,6 +39,7 @@ class Spotify2014(nn.Module):
 
     WIDTH = 4
     POOLS = (4, 2, 2, 1)
+    least_frames = 103  # what one position after the last convolution sees
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class Nips2013(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        self.window_frames = window_frames
+        self.window_frames = self.least_frames = window_frames
         first, second = channels
         length = window_frames
         for pool in self.POOLS:
@@ -167,7 +168,8 @@ class Encoder(nn.Module):
         of each item are real, to embeddings `[batch, embedding_size]`."""
         scale = self.input_std.clamp_min(SMALLEST_STD)[:, None]
         standardised = (logmel.float() - self.input_mean[:, None]) / scale
-        out: torch.Tensor = self.network(_looped(standardised, frames), frames)
+        looped = _looped(standardised, frames, int(self.network.least_frames))
+        out: torch.Tensor = self.network(looped, frames)
         return out
 
 
@@ -182,8 +184,9 @@ def global_pool(activation: torch.Tensor, reached: torch.Tensor) -> torch.Tensor
     return torch.cat([mean, real.amax(dim=2), (mean_square + 1e-8).sqrt()], dim=1)
 
 
-def _looped(logmel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    total = logmel.shape[2]
+def _looped(logmel: torch.Tensor, frames: torch.Tensor, least: int) -> torch.Tensor:
+    """The real frames again and again, up to the width of the batch and at least `least`."""
+    total = max(logmel.shape[2], least)
     if bool((frames >= total).all()):
         return logmel
     at = torch.arange(total, device=frames.device) % frames.clamp_min(1)[:, None]

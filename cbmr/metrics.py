@@ -6,7 +6,7 @@ NaN for a listener without a relevant track (for AUC: or without any other), to 
 
 `copies` `[tracks]` (default: one each) are whole numbers of times that each track is there: how a
 bootstrap draws tracks again without sorting again. AUC counts ties half; the other metrics need an
-order, and break ties by place: shuffle the columns first where ties are common.
+order, and take the one of the ranking.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,13 @@ class Ranking:
     tie_end: np.ndarray
 
 
-def rank(scores: np.ndarray, relevant: np.ndarray) -> Ranking:
-    """Sort each listener's tracks. ValueError for shapes that differ, NaN, or non-bool."""
+def rank(
+    scores: np.ndarray, relevant: np.ndarray, rng: np.random.Generator | None = None
+) -> Ranking:
+    """Sort each listener's tracks; `rng` breaks ties at random, without it place does.
+
+    ValueError for shapes that differ, NaN, or `relevant` that is not bool.
+    """
     if scores.ndim != 2 or scores.shape != relevant.shape or relevant.dtype != bool:
         raise ValueError(
             f"scores {scores.shape} and relevant {relevant.shape} of {relevant.dtype}: expected "
@@ -34,7 +39,11 @@ def rank(scores: np.ndarray, relevant: np.ndarray) -> Ranking:
         )
     if np.isnan(scores).any():
         raise ValueError("scores hold NaN, which no order has a place for")
-    track = np.argsort(-scores, axis=1, kind="stable")
+    track = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    if rng is not None:
+        track = rng.permuted(track, axis=1)
+    shuffled = np.take_along_axis(scores, track, axis=1)
+    track = np.take_along_axis(track, np.argsort(-shuffled, axis=1, kind="stable"), axis=1)
     ordered = np.take_along_axis(scores, track, axis=1)
     places = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
     starts = np.ones(scores.shape, dtype=bool)

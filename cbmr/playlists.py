@@ -60,8 +60,10 @@ def find_seed(corpus: Corpus, seed: str) -> int | Path:
     path = Path(seed).expanduser()
     if path.is_file():
         same_name = np.flatnonzero(np.char.endswith(corpus.path, path.name))
-        same = [row for row in same_name.tolist() if corpus.audio_path(row).resolve() == path.resolve()]
-        return int(same[0]) if same else path
+        for row in same_name.tolist():
+            if corpus.audio_path(row).resolve() == path.resolve():
+                return int(row)
+        return path
     by_path = np.flatnonzero(corpus.path == seed)
     if len(by_path):
         return int(by_path[0])

@@ -40,11 +40,17 @@ def command(name: str, run: Callable[[DictConfig], None], *, writes: bool = True
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed
     sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
     statuses: list[int] = []
+    defects: list[Exception] = []
 
     def job(cfg: DictConfig) -> None:
-        statuses.append(_status(lambda: _checked_run(cfg, run, writes)))
+        try:
+            statuses.append(_status(lambda: _checked_run(cfg, run, writes)))
+        except Exception as defect:  # Hydra would add a line of its own to the traceback
+            defects.append(defect)
 
     outer = _status(lambda: _compose_and_call(name, job))
+    if defects:
+        raise defects[0]
     sys.stdout.flush()
     raise SystemExit(max([outer, *statuses]))
 

@@ -31,20 +31,20 @@ def tone(seconds: float, hz: float, sample_rate: int = 22_050, rng_seed: int = 0
 
 TITLES = (
     "Plain", "Beyoncé (live)", "夜の歌", "🎵 emoji = joy", "It's, well; a comma",
-    "A & B", "100%", "Plain too", "Ünder", "Same", "Same", "Last",
+    "A & B", "100%", "Plain too", "Ünder", "Same", "Same", "Last", "Newer", "Newest",
 )  # fmt: skip
 
 
-def make_tables(tracks: int = 12, listeners: int = 16, rng_seed: int = 0):
+def make_tables(tracks: int = 14, listeners: int = 16, rng_seed: int = 0):
     """Two taste camps: even listeners play low tracks and odd ones high tracks, and vote so."""
     rng = np.random.default_rng(rng_seed)
-    split = ["train"] * (tracks - 4) + ["valid", "valid", "test", "test"]
+    split = ["train"] * (tracks - 6) + ["valid"] * 2 + ["test"] * 4
     table = pl.DataFrame(
         {
             "track_id": [f"t{row}" for row in range(tracks)],
             "path": [f"audio/t{row}.wav" for row in range(tracks)],
             "title": [TITLES[row % len(TITLES)] for row in range(tracks)],
-            "artist": [f"artist {row % 4}" if row != tracks - 1 else "newcomer"
+            "artist": [f"artist {row % 4}" if row < tracks - 2 else "newcomer"
                        for row in range(tracks)],
             "album": [f"album {row % 3}" for row in range(tracks)],
             "duration_s": [4.0] * tracks,

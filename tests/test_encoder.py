@@ -100,6 +100,15 @@ def test_padding_never_matters(encoder):
     torch.testing.assert_close(encoder(zeros, frames), encoder(noise, frames))
 
 
+def test_a_clip_shorter_than_the_network_sees_is_looped(encoder):
+    """40 frames embed as the same clip written out again and again does."""
+    clip = torch.rand(1, 16, 40)
+    again = clip.repeat(1, 1, 4)[:, :, : encoder.network.least_frames]
+    torch.testing.assert_close(
+        encoder(clip, torch.tensor([40])), encoder(again, torch.tensor([40]))
+    )
+
+
 def test_an_item_does_not_depend_on_its_batch(encoder):
     logmel, frames = torch.rand(4, 16, 300), torch.tensor([300, 80, 200, 300])
     together = encoder(logmel, frames)

@@ -1,0 +1,167 @@
+"""How well every row answers, with intervals.
+
+Intervals are percentiles of a bootstrap that draws listeners and artists again, both at once and
+the same for every row, so that the difference of two rows has an interval of its own.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cbmr.evaluation.question import Column, Question
+from cbmr.evaluation.rows import Row
+from cbmr.metrics import Ranking, auc, average_precision, ndcg, pooled_auc, rank, recall
+
+MAP_DEPTH, TOP = 500, 10
+LEVEL = 0.95
+LISTENING = ("mAP@500", "AUC", "Recall@10", "NDCG@10")
+THUMBS = ("thumbs AUC", "thumbs AUC within listener")
+THIRDS = ("AUC least played third", "AUC middle third", "AUC most played third")
+METRICS = (*LISTENING, *THUMBS, *THIRDS)
+
+
+@dataclass(frozen=True)
+class Table:
+    """`value[row, column, metric]` and `draws[draw, row, column, metric]` of the bootstrap, on the
+    held-out `split`."""
+
+    split: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    value: np.ndarray
+    draws: np.ndarray
+
+    def at(self, row: str, column: str, metric: str) -> float:
+        """One number."""
+        return float(self.value[self._place(row, column, metric)])
+
+    def interval(self, row: str, column: str, metric: str) -> tuple[float, float]:
+        """The confidence interval of one number."""
+        return _interval(self.draws[:, *self._place(row, column, metric)])
+
+    def difference(self, row: str, other: str, column: str, metric: str) -> np.ndarray:
+        """`row` less `other`: the value and its paired interval, `[3]`."""
+        here, there = self._place(row, column, metric), self._place(other, column, metric)
+        value = self.value[here] - self.value[there]
+        return np.array([value, *_interval(self.draws[:, *here] - self.draws[:, *there])])
+
+    def _place(self, row: str, column: str, metric: str) -> tuple[int, int, int]:
+        return self.rows.index(row), self.columns.index(column), METRICS.index(metric)
+
+    def numbers(self) -> dict[str, float]:
+        """Flat names to numbers: `split / column / row / metric`, and its ends; NaN is left out."""
+        named: dict[str, float] = {}
+        for column in self.columns:
+            for row in self.rows:
+                for metric in METRICS:
+                    value = self.at(row, column, metric)
+                    if not np.isnan(value):
+                        low, high = self.interval(row, column, metric)
+                        name = f"{self.split} / {column} / {row} / {metric}"
+                        named |= {name: value, f"{name} low": low, f"{name} high": high}
+        return named
+
+
+def _interval(draws: np.ndarray) -> tuple[float, float]:
+    kept = draws[~np.isnan(draws)]
+    if not len(kept):
+        return float("nan"), float("nan")
+    low, high = np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def compare(rows: list[Row], question: Question, *, bootstraps: int, rng_seed: int) -> Table:
+    """Score every row in every column, and again in every bootstrap draw."""
+    shape = (len(rows), len(question.columns), len(METRICS))
+    value, draws = np.empty(shape), np.empty((bootstraps, *shape))
+    for place, column in enumerate(question.columns):
+        answers = [_answer(row, column, rng_seed) for row in rows]
+        value[:, place] = [_measure(answer, column) for answer in answers]
+        rng = np.random.default_rng((rng_seed, place))
+        listeners, artists = len(question.users), int(column.artist.max()) + 1
+        for draw in range(bootstraps):
+            user_copies = rng.multinomial(listeners, np.full(listeners, 1 / listeners))
+            artist_copies = rng.multinomial(artists, np.full(artists, 1 / artists))
+            # A voter without training plays is no listener of this question and is drawn once.
+            voter = np.searchsorted(question.users, column.votes.user).clip(max=listeners - 1)
+            is_listener = question.users[voter] == column.votes.user
+            vote_copies = artist_copies[column.vote_artist] * np.where(
+                is_listener, user_copies[voter], 1
+            )
+            draws[draw, :, place] = [
+                _measure(answer, column, user_copies, artist_copies[column.artist], vote_copies)
+                for answer in answers
+            ]
+    names = tuple(column.name for column in question.columns)
+    return Table(question.split, tuple(row.name for row in rows), names, value, draws)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    ranking: Ranking
+    thirds: tuple[Ranking, ...]
+    vote_score: np.ndarray
+
+
+def _answer(row: Row, column: Column, rng_seed: int) -> _Answer:
+    if row.track_score is not None:
+        scores = np.broadcast_to(row.track_score[column.tracks], column.relevant.shape)
+        vote_score = row.track_score[column.votes.track]
+    else:
+        assert row.vectors is not None and row.users is not None
+        scores = row.users @ row.vectors[column.tracks].T
+        seed, track = row.vectors[column.votes.seed], row.vectors[column.votes.track]
+        vote_score = (seed * track).sum(axis=1)
+    # Rounded, so that equal vectors tie exactly whatever order a matrix product sums in.
+    scores = np.round(scores.astype(np.float64), 6)
+    rng = np.random.default_rng(rng_seed)
+    thirds = tuple(
+        rank(scores[:, column.third == third], column.relevant[:, column.third == third])
+        for third in range(3)
+    )
+    return _Answer(rank(scores, column.relevant, rng), thirds, np.round(vote_score, 6))
+
+
+def _measure(
+    answer: _Answer,
+    column: Column,
+    user_copies: np.ndarray | None = None,
+    track_copies: np.ndarray | None = None,
+    vote_copies: np.ndarray | None = None,
+) -> list[float]:
+    listeners = np.ones(len(column.relevant)) if user_copies is None else user_copies
+    per_listener = [
+        average_precision(answer.ranking, depth=MAP_DEPTH, copies=track_copies),
+        auc(answer.ranking, track_copies),
+        recall(answer.ranking, depth=TOP, copies=track_copies),
+        ndcg(answer.ranking, depth=TOP, copies=track_copies),
+    ]
+    in_thirds = [
+        auc(ranking, None if track_copies is None else track_copies[column.third == third])
+        for third, ranking in enumerate(answer.thirds)
+    ]
+    votes = [
+        pooled_auc(answer.vote_score, column.votes.up, vote_copies),
+        _within_listener(answer.vote_score, column, vote_copies),
+    ]
+    return [
+        *(_mean(values, listeners) for values in per_listener),
+        *votes,
+        *(_mean(values, listeners) for values in in_thirds),
+    ]
+
+
+def _mean(values: np.ndarray, copies: np.ndarray) -> float:
+    known = ~np.isnan(values)
+    total = copies[known].sum()
+    return float((values[known] * copies[known]).sum() / total) if total else float("nan")
+
+
+def _within_listener(scores: np.ndarray, column: Column, copies: np.ndarray | None) -> float:
+    """The share of (up, down) pairs of one listener in the right order, ties half, all pairs
+    weighing the same."""
+    up, down = column.vote_pairs
+    weight = np.ones(len(up)) if copies is None else copies[up] * copies[down]
+    total = weight.sum()
+    right = (np.sign(scores[up] - scores[down]) + 1) / 2
+    return float((weight * right).sum() / total) if total else float("nan")

@@ -1,0 +1,365 @@
+"""The command line alone, as a person uses it: real processes on a corpus of fourteen tracks.
+
+One run is made once, by the commands of the README; every artefact is then checked for its keys,
+types and norms, and every bad input for one clear line, status 1, no traceback, nothing lost.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from tests.conftest import TITLES, make_tables, tone, write_corpus, write_wav
+
+SMALL_ENCODER = ("encoder.arguments.channels=[8,8,8,8]", "encoder.arguments.hidden=16")
+QUICK = ("epochs=2", "batch_size=4", "crop_s=4", "workers=1")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path.cwd()), "COLUMNS": "200"}
+
+
+def task(name, *arguments, cwd, **settings):
+    """Run `python -m tasks.NAME` in `cwd`; keyword settings become `key=value`."""
+    words = [*arguments, *(f"{key}={value}" for key, value in settings.items())]
+    return subprocess.run(
+        [sys.executable, "-m", f"tasks.{name}", *words],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def succeeded(result):
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def refused(result, *messages, status=1):
+    """One line, its status, and what it has to name."""
+    assert result.returncode == status, (result.stdout, result.stderr)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip().endswith(errors[0])
+    for message in messages:
+        assert message in errors[0]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """A folder with `corpus` and a whole run of it, `made`, as the README's commands leave it."""
+    home = tmp_path_factory.mktemp("home")
+    write_corpus(home / "corpus")
+    shared = {"corpus": "corpus", "run": "made"}
+    succeeded(task("scan", "workers=1", cwd=home, **shared))
+    succeeded(task("factorize", "factors=4", "regularization=1", cwd=home, **shared))
+    succeeded(task("regress", *SMALL_ENCODER, *QUICK, cwd=home, **shared))
+    succeeded(task("rank", *QUICK, cwd=home, **shared))
+    succeeded(task("index", cwd=home, **shared))
+    return home
+
+
+def contents(folder):
+    """Every file of a folder with its bytes, but for the lock."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def play(home, seed, *arguments, **settings):
+    return task("playlist", f"seed={seed}", *arguments, cwd=home, corpus="corpus", run="made",
+                **settings)  # fmt: skip
+
+
+# --- what every task leaves ---------------------------------------------------------------------
+
+
+def test_factors(home):
+    with np.load(home / "made/factors.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    assert set(arrays) == {"track_ids", "item_factors", "user_ids", "user_factors"}
+    assert arrays["item_factors"].dtype == arrays["user_factors"].dtype == np.float32
+    assert arrays["item_factors"].shape == (len(arrays["track_ids"]), 4)
+    assert set(arrays["track_ids"]) <= {f"t{row}" for row in range(8)}  # training tracks only
+
+
+@pytest.mark.parametrize("stage", ["regress", "rank"])
+def test_a_stage(home, stage):
+    folder = home / "made" / stage
+    with np.load(folder / "embeddings.npz", allow_pickle=False) as file:
+        track_ids, vectors = file["track_ids"], file["vectors"]
+        assert set(file.files) == {"track_ids", "vectors"}
+    assert track_ids.tolist() == [f"t{row}" for row in range(14)]
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    encoder = torch.load(folder / "encoder.pt", weights_only=True)
+    assert set(encoder) == {"format_version", "encoder", "arguments", "mel_spec", "input_mean",
+                            "input_std", "state_dict"}  # fmt: skip
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert all(isinstance(value, int | float) for value in metrics.values())
+    assert "valid_listening_auc" in metrics
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert {"format_version", "task", "settings", "inputs", "outputs"} <= set(manifest)
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+    assert (folder / "logs" / "metrics.csv").exists()
+
+
+def test_the_index(home):
+    manifest = json.loads((home / "made/index/manifest.json").read_text())
+    assert manifest["format_version"] == 1
+    assert (manifest["dimension"], manifest["metric"]) == (4, "angular")
+    assert manifest["track_ids"] == [f"t{row}" for row in range(14)]
+    assert 0 <= manifest["recall@10"] <= 1
+    assert (home / "made/index/tracks.ann").stat().st_size > 0
+
+
+def test_nothing_else_is_left_where_the_person_stands(home):
+    assert {path.name for path in home.iterdir()} == {"corpus", "made"}
+    assert not list((home / "made").rglob("*.partial"))
+
+
+def test_evaluation(home):
+    result = succeeded(
+        task("evaluate", "bootstraps=5", cwd=home, corpus="corpus", run="made")
+    )
+    assert "stage 2 - stage 1" in " ".join(result.stdout.split())
+    metrics = json.loads((home / "made/evaluation/metrics.json").read_text())
+    assert "test / known artist / stage 1 / AUC" in metrics
+    assert "test / new artist / ridge / thumbs AUC low" in metrics
+    assert (home / "made/evaluation/table.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_task_is_not_done_again(home):
+    before = contents(home / "made" / "regress")
+    result = succeeded(
+        task("regress", *SMALL_ENCODER, *QUICK, cwd=home, corpus="corpus", run="made")
+    )
+    assert "up to date" in result.stderr
+    assert contents(home / "made" / "regress") == before
+
+
+def test_status_says_what_is_there_and_what_is_stale(home, tmp_path):
+    shutil.copytree(home / "made", tmp_path / "run")
+    shutil.copytree(home / "corpus", tmp_path / "corpus")
+    shared = {"corpus": "corpus", "run": "run", "cwd": tmp_path}
+    shown = succeeded(task("status", **shared)).stdout
+    assert "stale" not in shown
+    succeeded(task("factorize", "factors=5", **shared))
+    shown = succeeded(task("status", **shared)).stdout
+    assert "factors.npz has changed since" in shown
+
+
+# --- playlists ----------------------------------------------------------------------------------
+
+
+def test_a_playlist_on_standard_output_is_json_alone(home):
+    playlist = json.loads(succeeded(play(home, "t0", n=5, format="json")).stdout)
+    assert set(playlist) == {"title", "tracks"}
+    first, *others = playlist["tracks"]
+    assert set(first) == {"track_id", "title", "artist", "path", "similarity"}
+    assert (first["track_id"], first["similarity"]) == ("t0", 1.0)
+    assert len(others) == 4
+    assert len({track["track_id"] for track in playlist["tracks"]}) == 5
+    similarities = [track["similarity"] for track in others]
+    assert all(-1 <= value <= 1 for value in similarities)
+
+
+@pytest.mark.parametrize("title", [t for t in TITLES if t not in ("Same",)])
+def test_titles_are_typed_as_they_are(home, title):
+    """Accents, CJK, emoji, parentheses, `=`, commas, apostrophes, semicolons, `&`, `%`."""
+    playlist = json.loads(succeeded(play(home, title, n=1, format="json")).stdout)
+    assert playlist["tracks"][0]["title"] == title
+
+
+def test_a_path_is_a_seed_and_an_unknown_file_is_embedded(home, tmp_path):
+    catalogued = json.loads(succeeded(play(home, "corpus/audio/t3.wav", format="json")).stdout)
+    assert catalogued["tracks"][0]["track_id"] == "t3"
+    odd = write_wav(tmp_path / "it's (new) = 新, $HOME ${x} & more\\.wav", tone(5, 300))
+    new = json.loads(succeeded(play(home, odd, n=4, format="json")).stdout)
+    assert new["tracks"][0]["track_id"] is None
+    assert new["tracks"][0]["path"] == str(odd)
+    assert len(new["tracks"]) == 4
+
+
+def test_m3u8_by_the_suffix_with_relative_paths(home, tmp_path):
+    output = tmp_path / "lists" / "müsik (1).m3u8"
+    result = succeeded(play(home, "t0", n=3, output=output, paths="relative"))
+    assert result.stdout == ""
+    lines = output.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "#EXTM3U"
+    files = [line for line in lines if not line.startswith("#")]
+    assert len(files) == 3
+    for line in files:
+        assert not Path(line).is_absolute()
+        assert (output.parent / line).resolve().is_file()
+
+
+def test_a_catalogued_seed_never_imports_torch(home):
+    program = (
+        "import sys; sys.argv = ['playlist', 'seed=t0', 'corpus=corpus', 'run=made']\n"
+        "import runpy\n"
+        "try: runpy.run_module('tasks.playlist', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'torch', 'pytorch_lightning', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=home, env=ENVIRONMENT, check=True)
+
+
+# --- mistakes of the person ---------------------------------------------------------------------
+
+
+def test_a_seed_that_matches_nothing_or_several(home):
+    refused(play(home, "Plian"), "seed=Plian", "nearest titles", "Plain")
+    refused(play(home, "same"), "2 tracks have this title", "t9", "t10")
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (["epoch=3"], ["'epoch' is no setting", "is 'epochs' meant"]),
+        (["+epochz=3"], ["'epochz' is no setting", "is 'epochs' meant"]),
+        (["epochs=many"], ["epochs=many", "a whole number"]),
+        (["epochs=0"], ["epochs=0", "above 0"]),
+        (["learning_rate=-1"], ["learning_rate=-1", "above 0"]),
+        (["loss=drlim"], ["loss=drlim", "rank has others"]),
+        (["margin=1"], ["'margin' is no setting"]),
+        (["encoder=spotify2015"], ["encoder=spotify2015", "nips2013, spotify2014"]),
+        (["corpus=nowhere"], ["corpus=nowhere does not exist"]),
+        (["corpus=corpus/tracks.parquet"], ["is not a folder"]),
+        (["run=corpus/tracks.parquet"], ["tracks.parquet", "is a file"]),
+    ],
+)
+def test_a_wrong_override_is_named(home, words, messages):
+    before = contents(home / "made")
+    settings = {"corpus": "corpus", "run": "made"}
+    settings |= dict(word.split("=", 1) for word in words if word.startswith(("corpus", "run")))
+    others = [word for word in words if not word.startswith(("corpus", "run"))]
+    result = task("regress", *others, cwd=home, **settings)
+    refused(result, *messages)
+    assert contents(home / "made") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["format=mp3"], ["format=mp3", "table, m3u8, json"]),
+        (["output=list.docx"], ["list.docx", "suffix"]),
+        (["paths=local"], ["paths=local", "absolute, relative, url"]),
+        (["run=empty"], ["python -m tasks.regress corpus=corpus run=empty"]),
+    ],
+)
+def test_a_wrong_playlist_option_is_named(home, arguments, messages):
+    settings = {"corpus": "corpus", "run": "made"}
+    settings |= dict(word.split("=", 1) for word in arguments)
+    refused(task("playlist", "seed=t0", cwd=home, **settings), *messages)
+
+
+def test_a_missing_seed_is_named(home):
+    refused(task("playlist", cwd=home, corpus="corpus", run="made"), "seed= is missing")
+
+
+BAD_TABLES = {
+    "missing column": ("plays", lambda t: t.drop("count"), "lacks the column 'count'"),
+    "wrong type": ("plays", lambda t: t.with_columns(count=pl.lit("x")), "row 1: 'x'"),
+    "negative count": ("plays", lambda t: t.with_columns(count=pl.lit(-1)), "row 1: -1"),
+    "thumb of 2": ("thumbs", lambda t: t.with_columns(thumb=pl.lit(2)), "+1 (up) or -1 (down)"),
+    "duplicate": ("tracks", lambda t: t.with_columns(track_id=pl.lit("a")), "'a' twice"),
+    "empty": ("plays", lambda t: t.clear(), "is empty"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD_TABLES))
+def test_a_bad_table_is_named(home, tmp_path, name):
+    table, change, message = BAD_TABLES[name]
+    for other, content in make_tables().items():
+        content = change(content) if other == table else content
+        content.write_parquet(tmp_path / f"{other}.parquet")
+    result = task("rank", cwd=tmp_path, corpus=".", run="run")
+    refused(result, f"{table}.parquet", message)
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name != ".lock"]
+
+
+def test_a_missing_table_is_named_by_the_task_that_needs_it(tmp_path):
+    make_tables()["tracks"].write_parquet(tmp_path / "tracks.parquet")
+    result = task("factorize", cwd=tmp_path, corpus=".", run="run")
+    refused(result, "has no plays.parquet or plays.csv")
+
+
+def test_a_corpus_where_no_file_decodes(tmp_path):
+    for name, table in make_tables().items():
+        table.write_parquet(tmp_path / f"{name}.parquet")
+    (tmp_path / "audio").mkdir()
+    for row in range(14):
+        (tmp_path / f"audio/t{row}.wav").write_text("no audio")
+    refused(task("scan", cwd=tmp_path, corpus=".", run="run"), "none of the 14 audio files")
+
+
+def test_an_index_made_by_another_encoder(home, tmp_path):
+    shutil.copytree(home / "made", tmp_path / "run")
+    path = tmp_path / "run/index/manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "encoder": "0" * 32}))
+    result = task("playlist", "seed=t0", cwd=home, corpus="corpus", run=tmp_path / "run")
+    refused(result, "0" * 32, manifest["encoder"], "python -m tasks.index")
+
+
+def test_an_encoder_file_of_a_newer_format(home, tmp_path):
+    shutil.copytree(home / "made", tmp_path / "run")
+    path = tmp_path / "run/rank/encoder.pt"
+    torch.save({**torch.load(path, weights_only=True), "format_version": 9}, path)
+    result = task("embed", cwd=home, corpus="corpus", run=tmp_path / "run")
+    refused(result, "has format 9, this cbmr reads 1")
+
+
+def test_a_damaged_vector_file(home, tmp_path):
+    shutil.copytree(home / "made", tmp_path / "run")
+    path = tmp_path / "run/rank/embeddings.npz"
+    path.write_bytes(path.read_bytes()[:200])
+    result = task("playlist", "seed=t0", cwd=home, corpus="corpus", run=tmp_path / "run")
+    refused(result, "embeddings.npz", "cut off or damaged")
+
+
+def test_a_full_disk_loses_nothing(home, tmp_path):
+    """A small file system of its own, filled to the brim: the earlier list stands."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk])
+    if mounted.returncode:
+        pytest.skip("no right to mount a small file system here")
+    try:
+        earlier = disk / "list.json"
+        earlier.write_text("earlier")
+        (disk / "filler").write_bytes(b"x" * 60_000)
+        refused(play(home, "t0", output=earlier), "No space left on device")
+        assert earlier.read_text() == "earlier"
+        assert {path.name for path in disk.iterdir()} == {"list.json", "filler"}
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_run_folder_that_cannot_be_written(home):
+    refused(task("scan", cwd=home, corpus="corpus", run="/proc/cbmr"), "/proc/cbmr")
+
+
+def test_a_second_process_waits_and_says_so(home, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "run").mkdir()
+    lock = FileLock(tmp_path / "run/.lock")
+    lock.acquire()
+    command = [sys.executable, "-m", "tasks.factorize", f"corpus={home / 'corpus'}",
+               f"run={tmp_path / 'run'}", "factors=4"]  # fmt: skip
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        assert "in use by another process; waiting" in process.stderr.readline()
+        assert process.poll() is None
+        lock.release()
+        process.stderr.read()
+    assert process.returncode == 0
+    assert (tmp_path / "run/factors.npz").exists()
