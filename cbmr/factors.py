@@ -155,6 +155,14 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
     return (vectors / norms).astype(np.float32)
 
 
+def unit_targets(factors: Factors, track_ids: np.ndarray) -> np.ndarray:
+    """Unit-norm item factors float32 `[tracks, factors]` of these tracks; NaN for one without."""
+    at = rows_of(factors.track_ids, track_ids)
+    targets = np.full((len(at), factors.item_factors.shape[1]), np.nan, dtype=np.float32)
+    targets[at >= 0] = unit_rows(factors.item_factors[at[at >= 0]])
+    return targets
+
+
 def save_factors(path: Path, fitted: Factors) -> None:
     """Write `factors.npz`."""
     write_arrays(path, **vars(fitted))

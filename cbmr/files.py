@@ -65,7 +65,7 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
     """Read the named arrays of an `.npz`; InputError when one is missing, damaged or not finite."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive]
             if missing:
                 raise InputError(

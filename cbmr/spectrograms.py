@@ -104,6 +104,18 @@ class SpectrogramStore:
         return {**self.__dict__, "_pieces": {}}
 
 
+def band_scale(store: SpectrogramStore, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation `[mels]` of every band over the real frames of these rows."""
+    total = square = np.zeros(store.mel_spec.mels)
+    for row in rows:
+        real = store[np.array([row])][0, :, : store.frames[row]].astype(np.float64)
+        total = total + real.sum(axis=1)
+        square = square + np.square(real).sum(axis=1)
+    mean = total / store.frames[rows].sum()
+    variance = np.maximum(square / store.frames[rows].sum() - mean**2, 0)
+    return torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(variance)).float()
+
+
 def store_folder(folder: Path, spec: MelSpec, excerpt_s: float) -> Path:
     """The folder of one store among those of a run: named by everything its content depends on."""
     name = f"{spec.sample_rate}hz-{spec.n_fft}-{spec.hop}-{spec.mels}mels-middle{excerpt_s:g}s"

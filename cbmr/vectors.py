@@ -30,7 +30,7 @@ class Vectors:
             row = int(np.argmax(off))
             norm = np.linalg.norm(self.vectors[row])
             raise InputError(
-                f"the vector of track {self.track_ids[row]!r} has norm {norm:.4f}, expected 1"
+                f"the vector of track {str(self.track_ids[row])!r} has norm {norm:.4f}, expected 1"
             )
 
 

@@ -26,46 +26,46 @@ def run(cfg: DictConfig) -> None:
     from cbmr.batches import factor_batches
     from cbmr.embed import embed_store
     from cbmr.encoder import Encoder
-    from cbmr.factors import load_factors
+    from cbmr.evaluation.held_out import held_out
+    from cbmr.factors import load_factors, unit_targets
     from cbmr.learners import FactorRegression, train
     from cbmr.logmel import MelSpec
-    from tasks.stages import HeldOutListening, open_store, save_stage, split_rows, unit_targets
+    from cbmr.spectrograms import band_scale
+    from tasks.stages import open_store, save_stage
 
     folder, settings = Path(cfg.run), settings_of(cfg)
     spec = MelSpec(**cfg.encoder.mel)
     store = open_store(cfg, spec)
     factors = load_factors(folder / "factors.npz")
-    targets = unit_targets(store, factors)
-    train_rows = split_rows(store, corpus, "train")
-    train_rows = train_rows[~np.isnan(targets[train_rows]).any(axis=1)]
-    valid_rows = split_rows(store, corpus, "valid")
+    targets = unit_targets(factors, store.track_ids)
+    in_training = np.isin(store.track_ids, corpus.track_ids[corpus.in_split("train")])
+    train_rows = np.flatnonzero(in_training & ~np.isnan(targets).any(axis=1))
     if len(train_rows) < 2:
         raise InputError(
             f"{len(train_rows)} training tracks have both audio and factors: expected at least 2"
         )
+    valid = held_out(corpus, factors, store)
     inputs = {
         "spectrograms": store.fingerprint,
         "factors.npz": file_hash(folder / "factors.npz"),
-        "split": content_hash(train_rows, valid_rows),
+        "split": content_hash(store.track_ids[train_rows], store.track_ids[valid.rows]),
     }
     if is_fresh(folder, "regress", settings, inputs):
         return
-
-    listening = HeldOutListening(corpus, factors, store, valid_rows)
-    if not listening:
+    if not valid.has_listening:
         say("regress: no validation track has plays, so the last epoch is kept")
 
     def validate(embeddings: np.ndarray) -> dict[str, float]:
-        return {"score": listening.auc(embeddings)}
+        numbers = valid.measure(embeddings)
+        return {**numbers, "score": numbers["listening_auc"]}
 
     torch.manual_seed(cfg.rng_seed)
     arguments = OmegaConf.to_container(cfg.encoder.arguments)
     arguments |= {"mels": spec.mels, "embedding_size": targets.shape[1]}
-    mean, std = band_scale(store, train_rows)
-    encoder = Encoder(cfg.encoder.name, arguments, spec, mean, std)
+    encoder = Encoder(cfg.encoder.name, arguments, spec, *band_scale(store, train_rows))
     learner = FactorRegression(
         encoder,
-        validate if listening else None,
+        validate if valid.has_listening else None,
         learning_rate=cfg.learning_rate,
         weight_decay=cfg.weight_decay,
         crop_frames=spec.frames(spec.samples(cfg.crop_s)),
@@ -75,7 +75,7 @@ def run(cfg: DictConfig) -> None:
         store,
         train_rows,
         targets[train_rows],
-        valid_rows if listening else None,
+        valid.rows if valid.has_listening else None,
         batch_size=cfg.batch_size,
         rng_seed=cfg.rng_seed,
         workers=cfg.workers,
@@ -92,29 +92,11 @@ def run(cfg: DictConfig) -> None:
             progress=report,
         )
     vectors = embed_store(encoder, store)
-    metrics = {"train_tracks": len(train_rows), "epoch": epoch, "parameters": parameters}
-    if listening:
-        metrics["valid_listening_auc"] = listening.auc(vectors.vectors[valid_rows])
-    save_stage(folder, "regress", encoder, vectors, metrics, settings, inputs)
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    say(f"regress: {shown}")
-    if not cfg.holdout:
-        say("regress: trained on every track (holdout=false), so no evaluation of it holds")
-
-
-def band_scale(store, rows):
-    """Mean and standard deviation `[mels]` of each band over the real frames of these rows."""
-    import numpy as np
-    import torch
-
-    total, square, count = 0.0, 0.0, 0
-    for row in rows:
-        real = store[np.array([row])][0, :, : store.frames[row]].astype(np.float64)
-        total, square = total + real.sum(axis=1), square + np.square(real).sum(axis=1)
-        count += real.shape[1]
-    mean = total / count
-    std = np.sqrt(np.maximum(square / count - mean**2, 0))
-    return torch.tensor(mean).float(), torch.tensor(std).float()
+    metrics = {"train_tracks": len(train_rows), "parameters": parameters, "epoch": epoch}
+    if valid.has_listening:
+        numbers = valid.measure(vectors.vectors[valid.rows])
+        metrics |= {f"valid_{name}": value for name, value in numbers.items()}
+    save_stage(cfg, "regress", encoder, vectors, metrics, settings, inputs)
 
 
 if __name__ == "__main__":

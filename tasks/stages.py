@@ -4,16 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig
 
-from cbmr.corpus import Corpus, rows_of
 from cbmr.encoder import Encoder, save_encoder
-from cbmr.evaluation import relevance
-from cbmr.factors import Factors, unit_rows
 from cbmr.files import file_hash, write_json
 from cbmr.logmel import MelSpec
-from cbmr.metrics import auc, rank
 from cbmr.spectrograms import SpectrogramStore, store_folder
 from cbmr.vectors import Vectors, save_vectors
 from tasks.command import defaults_of
@@ -35,46 +30,8 @@ def open_store(cfg: DictConfig, spec: MelSpec) -> SpectrogramStore:
     return SpectrogramStore(folder)
 
 
-def split_rows(store: SpectrogramStore, corpus: Corpus, split: str) -> np.ndarray:
-    """Rows of the store whose tracks are in a split of the corpus."""
-    at = corpus.track_rows(store.track_ids)
-    assert corpus.split is not None
-    return np.flatnonzero((at >= 0) & (corpus.split[at] == split))
-
-
-def unit_targets(store: SpectrogramStore, factors: Factors) -> np.ndarray:
-    """Unit-norm CF factors float32 `[store, factors]`; NaN where a track has none."""
-    at = rows_of(factors.track_ids, store.track_ids)
-    targets = np.full((len(store), factors.item_factors.shape[1]), np.nan, dtype=np.float32)
-    targets[at >= 0] = unit_rows(factors.item_factors[at[at >= 0]])
-    return targets
-
-
-class HeldOutListening:
-    """Listening AUC on validation tracks: every listener ranks them by `users @ vectors`."""
-
-    def __init__(
-        self, corpus: Corpus, factors: Factors, store: SpectrogramStore, rows: np.ndarray
-    ) -> None:
-        assert corpus.plays is not None
-        tracks = corpus.track_rows(store.track_ids[rows])
-        users = rows_of(corpus.user_ids, factors.user_ids)
-        order, user_order = np.argsort(tracks), np.flatnonzero(users >= 0)
-        user_order = user_order[np.argsort(users[user_order])]
-        self.order, self.users = order, factors.user_factors[user_order]
-        self.relevant = relevance(corpus.plays, users[user_order], tracks[order])
-
-    def __bool__(self) -> bool:
-        return bool(self.relevant.any())
-
-    def auc(self, vectors: np.ndarray) -> float:
-        """Mean over listeners, of vectors `[rows, factors]` scaled to unit norm here."""
-        scores = self.users @ unit_rows(vectors[self.order]).T
-        return float(np.nanmean(auc(rank(scores, self.relevant))))
-
-
 def save_stage(
-    run: Path,
+    cfg: DictConfig,
     stage: str,
     encoder: Encoder,
     vectors: Vectors,
@@ -84,6 +41,7 @@ def save_stage(
 ) -> None:
     """Leave a stage's artefacts. Its manifest goes first and comes back last, so that a stage
     interrupted here is seen as missing, never as whole."""
+    run = Path(cfg.run)
     folder = run / stage
     (run / MANIFESTS[stage]).unlink(missing_ok=True)
     save_encoder(folder / "encoder.pt", encoder)
@@ -92,4 +50,7 @@ def save_stage(
     names = ("encoder.pt", "embeddings.npz")
     outputs = {name: file_hash(folder / name) for name in names}
     write_manifest(run, stage, settings, inputs, outputs=outputs)
-    say(f"{stage}: {len(vectors.track_ids)} vectors -> {folder}")
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    say(f"{stage}: {numbers}; {len(vectors.track_ids)} vectors -> {folder}")
+    if not cfg.holdout:
+        say(f"{stage}: trained on every track (holdout=false), so no evaluation of it holds")

@@ -125,9 +125,7 @@ def test_nothing_else_is_left_where_the_person_stands(home):
 
 
 def test_evaluation(home):
-    result = succeeded(
-        task("evaluate", "bootstraps=5", cwd=home, corpus="corpus", run="made")
-    )
+    result = succeeded(task("evaluate", "bootstraps=5", cwd=home, corpus="corpus", run="made"))
     assert "stage 2 - stage 1" in " ".join(result.stdout.split())
     metrics = json.loads((home / "made/evaluation/metrics.json").read_text())
     assert "test / known artist / stage 1 / AUC" in metrics

@@ -1,0 +1,84 @@
+"""What training is validated by: listening to, and votes on, validation tracks alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cbmr.corpus import Corpus, Thumbs, rows_of, votes_of
+from cbmr.evaluation.question import relevance
+from cbmr.factors import Factors, unit_rows
+from cbmr.metrics import auc, pooled_auc, rank
+from cbmr.spectrograms import SpectrogramStore
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Validation tracks and votes among the tracks of a store.
+
+    `rows` `[rows]` of the store, ascending, are what has to be embedded; `tracks` says which of
+    them are candidates for listening, `relevant` `[listeners, tracks]` who played them, and `votes`
+    holds votes whose seed and track are places in `rows`.
+    """
+
+    rows: np.ndarray
+    tracks: np.ndarray
+    users: np.ndarray
+    relevant: np.ndarray
+    votes: Thumbs
+
+    @property
+    def has_listening(self) -> bool:
+        """Whether some listener played some validation track, but not all of them."""
+        return bool((self.relevant.any(axis=1) & ~self.relevant.all(axis=1)).any())
+
+    @property
+    def has_votes(self) -> bool:
+        """Whether there are ups and downs."""
+        return 0 < self.votes.up.sum() < len(self.votes)
+
+    def measure(self, embeddings: np.ndarray) -> dict[str, float]:
+        """`listening_auc` and `thumbs_auc`, where it can be told, of `[rows, size]`."""
+        unit = unit_rows(embeddings)
+        numbers = {}
+        if self.has_listening:
+            ranking = rank(self.users @ unit[self.tracks].T, self.relevant)
+            numbers["listening_auc"] = float(np.nanmean(auc(ranking)))
+        if self.has_votes:
+            similarity = (unit[self.votes.seed] * unit[self.votes.track]).sum(axis=1)
+            numbers["thumbs_auc"] = pooled_auc(similarity, self.votes.up)
+        return numbers
+
+
+def held_out(corpus: Corpus, factors: Factors, store: SpectrogramStore) -> HeldOut:
+    """The validation part of a corpus; without votes where its thumbs were not read."""
+    assert corpus.plays is not None
+    in_corpus = corpus.track_rows(store.track_ids)
+    valid = np.flatnonzero(np.isin(in_corpus, corpus.in_split("valid")))
+    votes = votes_in_store(corpus, store, "valid")
+    rows = np.unique(np.concatenate([valid, votes.seed, votes.track]))
+    # Both in the order of the corpus, which is what `relevance` reads.
+    valid = valid[np.argsort(in_corpus[valid])]
+    users = rows_of(corpus.user_ids, factors.user_ids)
+    return HeldOut(
+        rows=rows,
+        tracks=np.searchsorted(rows, valid),
+        users=factors.user_factors[np.argsort(users)],
+        relevant=relevance(corpus.plays, np.sort(users), in_corpus[valid]),
+        votes=Thumbs(
+            votes.user,
+            np.searchsorted(rows, votes.seed),
+            np.searchsorted(rows, votes.track),
+            votes.up,
+        ),
+    )
+
+
+def votes_in_store(corpus: Corpus, store: SpectrogramStore, split: str) -> Thumbs:
+    """The votes of a split whose seed and track both have audio, as rows of the store."""
+    if corpus.thumbs is None:
+        none = np.empty(0, dtype=np.int64)
+        return Thumbs(none, none, none, none.astype(bool))
+    votes = votes_of(corpus, split)
+    at = rows_of(store.track_ids, corpus.track_ids)
+    moved = Thumbs(votes.user, at[votes.seed], at[votes.track], votes.up)
+    return moved[(moved.seed >= 0) & (moved.track >= 0)]

@@ -1,0 +1,125 @@
+"""The rules of the house: who may import what, and configuration that fits what it configures."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from cbmr.encoder import ENCODERS
+from cbmr.logmel import MelSpec
+from tasks.command import CONF, check_settings
+
+ROOT = Path(CONF).parent
+MAY_IMPORT = {
+    "errors": "",
+    "files": "errors",
+    "corpus": "",
+    "audio": "",
+    "logmel": "",
+    "sources": "corpus audio sources",
+    "spectrograms": "corpus audio logmel",
+    "factors": "corpus",
+    "preferences": "corpus",
+    "metrics": "",
+    "losses": "",
+    "augment": "",
+    "encoder": "logmel",
+    "batches": "corpus spectrograms factors preferences",
+    "learners": "encoder augment losses metrics batches",
+    "vectors": "",
+    "embed": "audio logmel spectrograms encoder vectors",
+    "index": "vectors",
+    "playlists": "corpus index",
+    "evaluation": "corpus audio logmel sources spectrograms factors preferences metrics losses "
+    "augment encoder vectors embed index playlists evaluation",
+}
+LIGHT = ("corpus", "sources.tables", "sources.demo", "preferences", "metrics", "vectors", "index",
+         "playlists")  # fmt: skip
+
+
+def modules():
+    return sorted((ROOT / "cbmr").rglob("*.py"))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def room(path):
+    return path.relative_to(ROOT / "cbmr").parts[0].removesuffix(".py")
+
+
+def test_imports_point_up_the_table():
+    checked = 0
+    for path in modules():
+        if room(path) == "__init__":
+            assert not list(imports(path))
+            continue
+        allowed = {*MAY_IMPORT[room(path)].split(), "errors", "files"}
+        for name in imports(path):
+            top, _, rest = name.partition(".")
+            assert top not in ("hydra", "omegaconf", "tasks"), path
+            if top == "pytorch_lightning":
+                assert room(path) in ("batches", "learners"), path
+            if top == "cbmr":
+                checked += 1
+                assert rest.split(".")[0] in allowed, f"{path} imports {name}"
+    assert checked > 50
+    assert {room(path) for path in modules()} - {"__init__"} == set(MAY_IMPORT)
+
+
+def test_serving_rooms_load_no_training_library():
+    names = ", ".join(f"cbmr.{name}" for name in LIGHT)
+    program = (
+        f"import sys, {names}\n"
+        "heavy = {'torch', 'pytorch_lightning', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- configuration ------------------------------------------------------------------------------
+
+
+def test_every_yaml_fits_what_it_configures():
+    """Tasks are composed and checked against themselves; encoder files are bound to their network,
+    `MelSpec`, and the demo world's settings to `make_demo`."""
+    from cbmr.sources.demo import make_demo
+
+    seen = set()
+    with hydra.initialize_config_dir(CONF, version_base=None):
+        for path in sorted(Path(CONF).glob("*.yaml")):
+            if path.stem != "base":
+                cfg = hydra.compose(path.stem)
+                assert (ROOT / "tasks" / f"{path.stem}.py").exists(), path
+                if path.stem == "playlist":
+                    cfg.seed = "x"
+                check_settings(cfg, hydra.compose(path.stem))
+            seen.add(path.name)
+        world = hydra.compose("demo").world
+        inspect.signature(make_demo).bind(Path(), **OmegaConf.to_container(world))
+        defaults = inspect.signature(make_demo).parameters
+        assert all(defaults[name].default == value for name, value in world.items())
+    for path in sorted(Path(CONF).glob("encoder/*.yaml")):
+        cfg = OmegaConf.load(path)
+        assert isinstance(cfg, DictConfig)
+        spec = MelSpec(**cfg.mel)
+        ENCODERS[cfg.name](mels=spec.mels, embedding_size=4, **cfg.arguments)
+        seen.add(path.name)
+    assert len(seen) == 13
+    assert {path.name for path in Path(CONF).rglob("*.yaml")} == seen
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tasks").glob("*.py")), ids=lambda p: p.stem)
+def test_every_task_has_a_configuration(path):
+    helpers = ("__init__", "command", "runs", "stages")
+    assert (path.stem in helpers) != (Path(CONF) / f"{path.stem}.yaml").exists()
