@@ -21,7 +21,7 @@ EVALUATION_BATCH = 64
 
 
 class EpochSampler(Sampler[np.ndarray]):
-    """Batches of items, shuffled anew each epoch; Lightning tells it the epoch's number.
+    """Batches of items, shuffled anew each epoch, whose number the learner writes into `epoch`.
 
     Items of `sizes` `[items]` join a batch until they add up to about `batch_size`. An epoch ends
     after `epoch_size`, however many items are left: the next one draws from all of them again.
@@ -31,9 +31,6 @@ class EpochSampler(Sampler[np.ndarray]):
         self.sizes, self.rng_seed, self.epoch = sizes, rng_seed, 0
         self.epoch_size = min(epoch_size, int(sizes.sum()))
         self.batches = max(1, round(self.epoch_size / batch_size))
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
 
     def __iter__(self) -> Iterator[np.ndarray]:
         order = np.random.default_rng((self.rng_seed, self.epoch)).permutation(len(self.sizes))

@@ -11,27 +11,28 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
 from cbmr.augment import random_crop
 from cbmr.batches import Batches
 from cbmr.encoder import Encoder
-from cbmr.errors import InputError
 from cbmr.losses import distance, drlim, factor_error, ranknet, station_triplet
 
-THUMB_LOSSES = ("drlim", "triplet", "ranknet")
 MOMENTUM = 0.9
 WARMUP_SHARE = 0.05
 LARGEST_GRADIENT = 1.0
 """Norm to which a gradient is clipped: it lets the learning rate be five times higher."""
 
+Batch = dict[str, torch.Tensor]
 Validate = Callable[[np.ndarray], dict[str, float]]
 """Embeddings `[valid rows, embedding_size]` to named numbers; `score` is what is maximised."""
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -57,7 +58,7 @@ class _Learner(pl.LightningModule):
         self.crop_frames, self.rng_seed = crop_frames, rng_seed
         self._embedded: list[torch.Tensor] = []
 
-    def embed(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def embed(self, batch: Batch) -> torch.Tensor:
         """Raw embeddings `[batch, embedding_size]`, of random crops while training."""
         logmel, frames = batch["logmel"], batch["frames"]
         if self.training:
@@ -67,8 +68,13 @@ class _Learner(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         # Each epoch draws from its own seed: a resumed training repeats nothing and skips nothing.
         torch.manual_seed(self.rng_seed * 100_003 + self.current_epoch)
+        self.trainer.datamodule.sampler.epoch = self.current_epoch  # type: ignore[attr-defined]
 
-    def validation_step(self, batch: dict[str, torch.Tensor], _: int) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Lightning opens the first epoch's batches before it starts that epoch.
+        self.trainer.datamodule.sampler.epoch = checkpoint["epoch"] + 1  # type: ignore[attr-defined]
+
+    def validation_step(self, batch: Batch, _: int) -> None:
         self._embedded.append(self.embed(batch).float().cpu())
 
     def on_validation_epoch_end(self) -> None:
@@ -101,19 +107,45 @@ class _Learner(pl.LightningModule):
 class FactorRegression(_Learner):
     """Stage 1: mean squared error to unit-norm factors (van den Oord et al. 2013)."""
 
-    def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         loss = factor_error(self.embed(batch), batch["target"])
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]))
         return loss
 
 
-class ThumbRanking(_Learner):
-    """Stage 2: a metric loss on thumbs, plus `anchor` times stage 1's error.
+def drlim_loss(unit: torch.Tensor, batch: Batch, *, margin: float) -> torch.Tensor:
+    """DrLIM on every vote's pair (seed, voted track), similar on an up."""
+    apart = distance(unit[batch["seed"]], unit[batch["track"]])
+    return drlim(apart, batch["up"], batch["weight"], margin=margin)
 
-    Losses see unit-norm embeddings, as serving does; the pair of a vote is (seed, voted track).
-    `drlim` uses every vote, `triplet` and `ranknet` every (seed, up, down) of one listener's
-    station. `margin` is in units of distance; `scale` turns a difference of squared distances into
-    RankNet's score; `flip_rate` is the probability that a pair is reversed by a slip.
+
+def triplet_loss(unit: torch.Tensor, batch: Batch, *, margin: float) -> torch.Tensor:
+    """Triplets of the seed, an up and a down of one listener's station."""
+    seed, preferred, other = batch["pairs"].T
+    return station_triplet(unit, seed, preferred, other, batch["pair_weight"], margin=margin)
+
+
+def ranknet_loss(
+    unit: torch.Tensor, batch: Batch, *, scale: float, flip_rate: float
+) -> torch.Tensor:
+    """RankNet on the cosines to the seed of an up and a down, `scale` a score per unit of it."""
+    seed, preferred, other = batch["pairs"].T
+    closer = (unit[seed] * (unit[preferred] - unit[other])).sum(dim=1)
+    return ranknet(scale * closer, batch["pair_weight"], flip_rate=flip_rate)
+
+
+THUMB_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "drlim": drlim_loss,
+    "triplet": triplet_loss,
+    "ranknet": ranknet_loss,
+}
+
+
+class ThumbRanking(_Learner):
+    """Stage 2: a loss on thumbs (`THUMB_LOSSES[loss]` with its `options`), plus `anchor` times
+    stage 1's error, so that listening is not forgotten.
+
+    The loss sees unit-norm embeddings, as serving does.
     """
 
     def __init__(
@@ -122,44 +154,29 @@ class ThumbRanking(_Learner):
         validate: Validate | None,
         *,
         loss: str,
-        margin: float,
-        scale: float,
-        flip_rate: float,
+        options: dict[str, float],
         anchor: float,
         **shared: Any,
     ) -> None:
         super().__init__(encoder, validate, **shared)
-        if loss not in THUMB_LOSSES:
-            raise InputError(f"loss={loss}: expected one of {', '.join(THUMB_LOSSES)}")
-        self.loss, self.margin, self.scale = loss, margin, scale
-        self.flip_rate, self.anchor = flip_rate, anchor
+        self.thumb_loss = partial(THUMB_LOSSES[loss], **options)
+        self.anchor = anchor
 
-    def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         embedding = self.embed(batch)
+        thumbs = self.thumb_loss(F.normalize(embedding.float(), dim=1), batch)
         anchored = ~batch["target"].isnan().any(dim=1)
-        anchor = factor_error(embedding[anchored], batch["target"][anchored])
-        unit = torch.nn.functional.normalize(embedding.float(), dim=1)
-        thumbs = self._thumb_loss(unit, batch)
-        loss = thumbs + (self.anchor * anchor if anchored.any() else 0.0)
+        loss = thumbs
+        if anchored.any():
+            error = factor_error(embedding[anchored], batch["target"][anchored])
+            loss = thumbs + self.anchor * error
         numbers: dict[str, torch.Tensor | float] = {
             "train/loss": loss,
             "train/thumbs": thumbs,
-            "train/votes": float(len(batch["up"])),
+            "train/votes_per_track": len(batch["up"]) / len(embedding),
         }
         self.log_dict(numbers, on_step=False, on_epoch=True, batch_size=1)
         return loss
-
-    def _thumb_loss(self, unit: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        if self.loss == "drlim":
-            apart = distance(unit[batch["seed"]], unit[batch["track"]])
-            return drlim(apart, batch["up"], batch["weight"], margin=self.margin)
-        seed, preferred, other = batch["pairs"].T
-        if self.loss == "triplet":
-            return station_triplet(
-                unit, seed, preferred, other, batch["pair_weight"], margin=self.margin
-            )
-        closer = (unit[seed] * (unit[preferred] - unit[other])).sum(dim=1)
-        return ranknet(self.scale * closer, batch["pair_weight"], flip_rate=self.flip_rate)
 
 
 # --- the loop -----------------------------------------------------------------------------------
@@ -189,15 +206,20 @@ def train(
         mark.write_text(fingerprint)
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
     has_validation = learner.validate is not None
-    keep = ModelCheckpoint(
-        dirpath=checkpoints,
-        filename="best",
-        monitor="valid/score" if has_validation else None,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
-    report = [_Progress(progress)] if progress is not None else []
+    kept = {last: None, best: "valid/score"} if has_validation else {last: None}
+    callbacks: list[Callback] = [
+        ModelCheckpoint(
+            dirpath=checkpoints,
+            filename=file.stem,
+            monitor=monitor,
+            mode="max",
+            save_on_train_epoch_end=True,  # a state within an epoch would not go on the same
+            enable_version_counter=False,
+        )
+        for file, monitor in kept.items()
+    ]
+    if progress is not None:
+        callbacks.append(_Progress(progress))
     with _quiet():
         trainer = pl.Trainer(
             max_epochs=epochs,
@@ -205,7 +227,7 @@ def train(
             devices=1,
             precision=precision(),
             gradient_clip_val=LARGEST_GRADIENT,
-            callbacks=[keep, *report],
+            callbacks=callbacks,
             logger=CSVLogger(folder, name="logs", version=""),
             log_every_n_steps=1,
             limit_val_batches=None if has_validation else 0,
@@ -219,7 +241,7 @@ def train(
             )
         except SystemExit:  # how Lightning ends on Ctrl-C
             raise KeyboardInterrupt from None
-    state = torch.load(best, map_location="cpu", weights_only=True)
+    state = torch.load([*kept][-1], map_location="cpu", weights_only=True)
     learner.load_state_dict(state["state_dict"])
     learner.cpu().eval()
     return int(state["epoch"]) + 1

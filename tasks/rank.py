@@ -10,17 +10,15 @@ from cbmr.files import content_hash, file_hash
 from tasks.command import command
 from tasks.runs import is_fresh, progress, read_corpus, require, say, settings_of
 
-LOSSES = ("drlim", "triplet", "ranknet")
 LISTENING_LOSS = 0.01
 """An epoch that loses more listening AUC than this on validation is not kept."""
 
 
 def run(cfg: DictConfig) -> None:
     """Fine-tune stage 1's encoder and leave `rank/`; stage 1's own where that is no better."""
-    if cfg.loss not in LOSSES:
-        raise InputError(f"loss={cfg.loss}: expected {', '.join(LOSSES)}; regress has others")
-    if not 0 <= cfg.flip_rate < 0.5:
-        raise InputError(f"flip_rate={cfg.flip_rate}: expected at least 0 and below 0.5")
+    flip_rate = cfg.loss.options.get("flip_rate", 0.0)
+    if not 0 <= flip_rate < 0.5:
+        raise InputError(f"flip_rate={flip_rate}: expected at least 0 and below 0.5")
     corpus = read_corpus(cfg, needs=["plays", "thumbs"])
     require("regress", cfg)
 
@@ -59,9 +57,9 @@ def run(cfg: DictConfig) -> None:
         return
 
     preferences = make_preferences(votes)
-    if cfg.loss != "drlim" and not len(preferences.pairs):
+    if cfg.loss.name != "drlim" and not len(preferences.pairs):
         raise InputError(
-            f"loss={cfg.loss} learns from an up and a down on one listener's station, and no "
+            f"loss={cfg.loss.name} learns from an up and a down on one listener's station, and no "
             "station has both: use loss=drlim"
         )
     factors = load_factors(folder / "factors.npz")
@@ -83,10 +81,8 @@ def run(cfg: DictConfig) -> None:
     learner = ThumbRanking(
         encoder,
         validate if has_validation else None,
-        loss=cfg.loss,
-        margin=cfg.margin,
-        scale=cfg.scale,
-        flip_rate=cfg.flip_rate,
+        loss=cfg.loss.name,
+        options=dict(cfg.loss.options),
         anchor=cfg.anchor,
         learning_rate=cfg.learning_rate,
         weight_decay=cfg.weight_decay,
@@ -103,7 +99,7 @@ def run(cfg: DictConfig) -> None:
         workers=cfg.workers,
     )
     say(
-        f"rank: {cfg.loss} on {len(votes)} votes of {len(preferences.stations)} stations, "
+        f"rank: {cfg.loss.name} on {len(votes)} votes of {len(preferences.stations)} stations, "
         f"{len(preferences.pairs)} pairs of an up and a down"
     )
     with progress("rank") as report:

@@ -259,6 +259,19 @@ def test_a_wrong_playlist_option_is_named(home, arguments, messages):
     refused(task("playlist", "seed=t0", cwd=home, **settings), *messages)
 
 
+@pytest.mark.parametrize(
+    ("word", "messages"),
+    [
+        ("loss=mse", ["loss=mse", "drlim, ranknet, triplet"]),
+        ("loss.options.margins=1", ["is 'loss.options.margin' meant"]),
+        ("loss.options.margin=wide", ["loss.options.margin=wide", "a number"]),
+        ("crop_s=0", ["crop_s=0", "above 0"]),
+    ],
+)
+def test_an_option_of_the_other_stage_or_a_wrong_one_is_named(home, word, messages):
+    refused(task("rank", word, cwd=home, corpus="corpus", run="made"), *messages)
+
+
 def test_a_missing_seed_is_named(home):
     refused(task("playlist", cwd=home, corpus="corpus", run="made"), "seed= is missing")
 

@@ -11,6 +11,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from cbmr.encoder import ENCODERS
+from cbmr.learners import THUMB_LOSSES
 from cbmr.logmel import MelSpec
 from tasks.command import CONF, check_settings
 
@@ -115,7 +116,12 @@ def test_every_yaml_fits_what_it_configures():
         spec = MelSpec(**cfg.mel)
         ENCODERS[cfg.name](mels=spec.mels, embedding_size=4, **cfg.arguments)
         seen.add(path.name)
-    assert len(seen) == 13
+    for path in sorted(Path(CONF).glob("loss/*.yaml")):
+        cfg = OmegaConf.load(path)
+        required = inspect.signature(THUMB_LOSSES[cfg.name]).parameters
+        assert {"unit", "batch", *cfg.options} == set(required)
+        seen.add(path.name)
+    assert len(seen) == 16
     assert {path.name for path in Path(CONF).rglob("*.yaml")} == seen
 
 

@@ -1,0 +1,1 @@
+"""Timed and repeated comparisons; never part of the tests."""

@@ -1,0 +1,87 @@
+"""Both stages on three demo worlds, twice each: the README's table of differences.
+
+`python -m benchmarks.worlds [FOLDER]` makes what is missing in FOLDER (default `runs/worlds`) and
+prints. Every number is a mean over the worlds and training seeds. Listeners and artists are drawn
+again within each world, the same for its two trainings; worlds are drawn apart, so an interval is
+that of the mean over these three worlds. All of it is simulated.
+"""
+
+import sys
+from pathlib import Path
+
+import hydra
+import numpy as np
+
+from cbmr.corpus import rows_of
+from cbmr.evaluation import Table, ask, compare, make_rows
+from cbmr.factors import load_factors
+from cbmr.sources.tables import read_corpus
+from cbmr.spectrograms import SpectrogramStore
+from cbmr.vectors import load_vectors
+from tasks import factorize, rank, regress, scan
+from tasks.command import CONF, defaults_of
+from tasks.demo import make_world
+from tasks.evaluate import COMPARED, PAIRS, SIMULATED, STAGES
+
+WORLDS, TRAININGS, BOOTSTRAPS = 3, 2, 200
+
+
+def main() -> None:
+    """Train what is missing, evaluate everything, print two Markdown tables."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/worlds")
+    tables = []
+    with hydra.initialize_config_dir(CONF, version_base=None):
+        for world in range(WORLDS):
+            for training in range(TRAININGS):
+                tables.append(_evaluate(folder, world, training))
+                _print(_mean(tables), f"{len(tables)} of {WORLDS * TRAININGS} trainings")
+
+
+def _evaluate(folder: Path, world: int, training: int) -> Table:
+    corpus_folder = folder / f"world{world}"
+    run = folder / f"world{world}-training{training}"
+    shared = {"corpus": str(corpus_folder), "run": str(run)}
+    cfg = hydra.compose("demo")
+    cfg.update(shared | {"rng_seed": world})
+    make_world(cfg)
+    run.mkdir(parents=True, exist_ok=True)
+    for task in (scan, factorize, regress, rank):
+        settings = defaults_of(task.__name__.rsplit(".", 1)[1], cfg)
+        settings.rng_seed = training
+        task.run(settings)
+
+    corpus = read_corpus(corpus_folder, needs=["plays", "thumbs"])
+    store = SpectrogramStore(next(run.glob("spectrograms/*")))
+    factors = load_factors(run / "factors.npz")
+    readable = rows_of(store.track_ids, corpus.track_ids) >= 0
+    question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
+    stages = {name: load_vectors(run / s / "embeddings.npz") for s, name in STAGES.items()}
+    rows = make_rows(corpus, store, factors, question, stages, rng_seed=0)
+    return compare(rows, question, bootstraps=BOOTSTRAPS, rng_seed=world)
+
+
+def _mean(tables: list[Table]) -> Table:
+    value = np.mean([table.value for table in tables], axis=0)
+    draws = np.mean([table.draws for table in tables], axis=0)
+    return Table(tables[0].split, tables[0].rows, tables[0].columns, value, draws)
+
+
+def _print(table: Table, caption: str) -> None:
+    heads = [f"{column}: {metric}" for column in table.columns for metric in COMPARED]
+    print(f"\n{SIMULATED} Mean of {caption}.\n")
+    print(f"| row | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
+    for row in table.rows:
+        cells = [table.at(row, column, metric) for column in table.columns for metric in COMPARED]
+        print(f"| {row} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
+    print(f"\n| difference, 95 % interval | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
+    for row, other in PAIRS:
+        cells = [
+            "{:+.3f} [{:+.3f}, {:+.3f}]".format(*table.difference(row, other, column, metric))
+            for column in table.columns
+            for metric in COMPARED
+        ]
+        print(f"| {row} - {other} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
