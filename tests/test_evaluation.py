@@ -1,0 +1,144 @@
+"""The table: what is asked, that every row answers as a plain loop would, and its intervals."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cbmr.corpus import make_corpus, training_plays
+from cbmr.errors import InputError
+from cbmr.evaluation import METRICS, Row, ask, compare
+from cbmr.factors import factorize, unit_rows
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """120 tracks of 24 artists, the last four of them new; taste follows a hidden direction."""
+    rng = np.random.default_rng(0)
+    artist = np.repeat(np.arange(24), 5)
+    taste = rng.standard_normal((120, 6))
+    users = rng.standard_normal((80, 6))
+    affinity = users @ taste.T + 0.5 * rng.standard_normal((80, 120))
+    user, track = np.nonzero(affinity > np.quantile(affinity, 0.7, axis=1, keepdims=True))
+    split = np.where(artist >= 20, "test", "train").astype("<U5")
+    split[4:100:10] = "test"
+    split[9:100:20] = "valid"
+    tracks = pl.DataFrame(
+        {
+            "track_id": [f"t{row:03d}" for row in range(120)],
+            "path": ["x"] * 120,
+            "artist": [f"artist {name}" for name in artist],
+            "split": split,
+        }
+    )
+    plays = pl.DataFrame(
+        {
+            "user_id": [f"u{row:02d}" for row in user],
+            "track_id": [f"t{row:03d}" for row in track],
+            "count": np.ones(len(user), dtype=int),
+        }
+    )
+    seed, voted = rng.integers(0, 90, 600), rng.integers(0, 120, 600)
+    votes = pl.DataFrame(
+        {
+            "user_id": [f"u{row:02d}" for row in rng.integers(0, 80, 600)],
+            "seed_id": [f"t{row:03d}" for row in seed],
+            "track_id": [f"t{row:03d}" for row in voted],
+            "thumb": np.where((taste[seed] * taste[voted]).sum(axis=1) > 0, 1, -1),
+        }
+    )
+    made = make_corpus(tmp_path_factory.mktemp("corpus"), tracks, plays, votes)
+    return made, taste, users
+
+
+@pytest.fixture(scope="module")
+def asked(corpus):
+    made, _, _ = corpus
+    factors = factorize(training_plays(made), made.track_ids, made.user_ids, factors=6)
+    return ask(made, np.ones(120, dtype=bool), factors, listeners=1000, rng_seed=0)
+
+
+def table_of(rows, asked, bootstraps=40):
+    return compare(rows, asked, bootstraps=bootstraps, rng_seed=0)
+
+
+def test_the_columns_are_new_tracks_of_known_and_of_new_artists(corpus, asked):
+    made, _, _ = corpus
+    assert [column.name for column in asked.columns] == ["known artist", "new artist"]
+    known, new = (column.tracks for column in asked.columns)
+    assert {*new.tolist()} == set(range(100, 120))
+    assert {*known.tolist()} == set(range(4, 100, 10))
+    assert asked.split == "test"
+    for column in asked.columns:
+        assert set(column.votes.track) <= {*column.tracks.tolist()}
+        assert sorted({*column.third.tolist()}) == [0, 1, 2]
+
+
+def test_a_row_is_measured_as_a_plain_loop_would(corpus, asked):
+    made, taste, users = corpus
+    row = Row("truth", unit_rows(taste), users[asked.users])
+    table = table_of([row], asked, bootstraps=1)
+    for column in asked.columns:
+        aucs = []
+        for place, user in enumerate(asked.users):
+            played = {*made.plays.track[made.plays.user == user].tolist()}
+            scores = {t: users[asked.users][place] @ row.vectors[t] for t in column.tracks.tolist()}
+            ups = [scores[t] for t in scores if t in played]
+            downs = [scores[t] for t in scores if t not in played]
+            if ups and downs:
+                aucs.append(np.mean([u > d for u in ups for d in downs]))
+        assert table.at("truth", column.name, "AUC") == pytest.approx(np.mean(aucs), abs=1e-4)
+        votes = column.votes
+        closeness = [
+            row.vectors[s] @ row.vectors[t] for s, t in zip(votes.seed, votes.track, strict=True)
+        ]
+        pairs = [
+            closeness[a] > closeness[b]
+            for a in range(len(votes)) if votes.up[a]
+            for b in range(len(votes)) if not votes.up[b]
+        ]  # fmt: skip
+        assert table.at("truth", column.name, "thumbs AUC") == pytest.approx(
+            np.mean(pairs), abs=1e-4
+        )
+
+
+def test_equal_scores_are_chance(corpus, asked):
+    same = Row("same", unit_rows(np.ones((120, 6))), corpus[2][asked.users])
+    table = table_of([same], asked, bootstraps=2)
+    for column in asked.columns:
+        for metric in ("AUC", "thumbs AUC", "thumbs AUC within listener"):
+            assert table.at("same", column.name, metric) == 0.5
+
+
+def test_the_truth_beats_chance_by_a_paired_interval_and_itself_by_nothing(corpus, asked):
+    _, taste, users = corpus
+    rng = np.random.default_rng(1)
+    rows = [
+        Row("truth", unit_rows(taste), users[asked.users]),
+        Row("again", unit_rows(taste), users[asked.users]),
+        Row("random", unit_rows(rng.standard_normal((120, 6))), users[asked.users]),
+    ]
+    table = table_of(rows, asked)
+    for column in asked.columns:
+        for metric in METRICS[:6]:
+            assert table.difference("truth", "again", column.name, metric).tolist() == [0, 0, 0]
+        for metric in ("AUC", "mAP@500", "thumbs AUC"):
+            assert table.difference("truth", "random", column.name, metric)[1] > 0
+            low, high = table.interval("truth", column.name, metric)
+            assert low < table.at("truth", column.name, metric) < high
+    numbers = table.numbers()
+    assert numbers["test / new artist / truth / AUC"] == table.at("truth", "new artist", "AUC")
+    assert all(np.isfinite(value) for value in numbers.values())
+
+
+def test_without_played_test_tracks_validation_is_asked(corpus):
+    made, _, _ = corpus
+    held = made.split[made.plays.track] == "test"
+    kept = {name: getattr(made.plays, name)[~held] for name in ("user", "track", "count")}
+    reduced = type(made)(**{**vars(made), "plays": type(made.plays)(**kept)})
+    factors = factorize(training_plays(made), made.track_ids, made.user_ids, factors=6)
+    settings = {"listeners": 10, "rng_seed": 0}
+    question = ask(reduced, np.ones(120, dtype=bool), factors, **settings)
+    assert question.split == "valid"
+    assert len(question.users) == 10
+    with pytest.raises(InputError, match="nothing to evaluate on"):
+        ask(reduced, made.split == "train", factors, **settings)
