@@ -61,8 +61,7 @@ def table_of(rows, asked, bootstraps=40):
     return compare(rows, asked, bootstraps=bootstraps, rng_seed=0)
 
 
-def test_the_columns_are_new_tracks_of_known_and_of_new_artists(corpus, asked):
-    made, _, _ = corpus
+def test_the_columns_are_new_tracks_of_known_and_of_new_artists(asked):
     assert [column.name for column in asked.columns] == ["known artist", "new artist"]
     known, new = (column.tracks for column in asked.columns)
     assert {*new.tolist()} == set(range(100, 120))
@@ -88,17 +87,15 @@ def test_a_row_is_measured_as_a_plain_loop_would(corpus, asked):
                 aucs.append(np.mean([u > d for u in ups for d in downs]))
         assert table.at("truth", column.name, "AUC") == pytest.approx(np.mean(aucs), abs=1e-4)
         votes = column.votes
-        closeness = [
-            row.vectors[s] @ row.vectors[t] for s, t in zip(votes.seed, votes.track, strict=True)
-        ]
+        voted = zip(votes.seed, votes.track, strict=True)
+        closeness = [row.vectors[seed] @ row.vectors[track] for seed, track in voted]
         pairs = [
             closeness[a] > closeness[b]
             for a in range(len(votes)) if votes.up[a]
             for b in range(len(votes)) if not votes.up[b]
         ]  # fmt: skip
-        assert table.at("truth", column.name, "thumbs AUC") == pytest.approx(
-            np.mean(pairs), abs=1e-4
-        )
+        found = table.at("truth", column.name, "thumbs AUC")
+        assert found == pytest.approx(np.mean(pairs), abs=1e-4)
 
 
 def test_equal_scores_are_chance(corpus, asked):
@@ -124,7 +121,7 @@ def test_the_truth_beats_chance_by_a_paired_interval_and_itself_by_nothing(corpu
         for metric in ("AUC", "mAP@500", "thumbs AUC"):
             assert table.difference("truth", "random", column.name, metric)[1] > 0
             low, high = table.interval("truth", column.name, metric)
-            assert low < table.at("truth", column.name, metric) < high
+            assert low <= table.at("truth", column.name, metric) <= high
     numbers = table.numbers()
     assert numbers["test / new artist / truth / AUC"] == table.at("truth", "new artist", "AUC")
     assert all(np.isfinite(value) for value in numbers.values())
