@@ -6,6 +6,7 @@ each is said, on standard error.
 """
 
 import importlib
+import shlex
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -86,6 +87,11 @@ def require(task: str, cfg: DictConfig) -> None:
     importlib.import_module(f"tasks.{task}").run(defaults_of(task, cfg))
 
 
+def where(cfg: DictConfig) -> str:
+    """The corpus and the run as one would type them."""
+    return shlex.join([f"corpus={cfg.corpus}", f"run={cfg.run}"])
+
+
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
     """The settings that decide what an artefact holds."""
     container = OmegaConf.to_container(cfg, resolve=True)
@@ -129,7 +135,7 @@ def serving_stage(cfg: DictConfig) -> str:
         task = cfg.stage or "regress"
         raise InputError(
             f"{run} has no {task}/embeddings.npz yet; make it with: "
-            f"python -m tasks.{task} corpus={cfg.corpus} run={cfg.run}"
+            f"python -m tasks.{task} {where(cfg)}"
         )
     return stages[0]
 
@@ -168,7 +174,8 @@ def progress(what: str) -> Iterator[Callable[..., None]]:
         if numbers:
             fields["last"] = " ".join(f"{key} {value:.4f}" for key, value in numbers.items())
         bar.update(shown, completed=done, total=total, **fields)
-        if not console.is_terminal and (now - printed > 10 or done == total):
+        last_step = done == total and not numbers
+        if not console.is_terminal and (now - printed > 10 or last_step):
             printed = now
             left = (total - done) / rate
             say(f"{what}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left")

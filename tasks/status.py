@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from cbmr.files import file_hash, read_json
 from tasks.command import command
-from tasks.runs import MANIFESTS
+from tasks.runs import MANIFESTS, where
 
 MADE_FROM = {"factors.npz": "factors.npz", "regress/encoder.pt": "regress/encoder.pt"}
 
@@ -26,7 +26,7 @@ def run(cfg: DictConfig) -> None:
     for task, name in MANIFESTS.items():
         path = folder / name
         if not path.exists():
-            print(f"{task:10s} missing: python -m tasks.{task} run={folder} corpus={cfg.corpus}")
+            print(f"{task:10s} missing: python -m tasks.{task} {where(cfg)}")
             continue
         manifest = read_json(path)
         stale = [
