@@ -19,6 +19,7 @@ from cbmr.logmel import MelSpec
 from cbmr.spectrograms import build_store
 
 FILES, DIFFERENT, SECONDS, UNCOUNTED, RATE = 1_000, 10, 60, 100, 44_100
+CODECS = {".mp3": ("libmp3lame", "fltp"), ".flac": ("flac", "s16")}
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
         for workers, rate in rates.items():
             print(f"{workers} worker(s): {rate:.1f} tracks/s")
         print(f"two workers / one: {rates[2] / rates[1]:.2f}")
-        long = _encode(folder / "long.mp3", 7_200, 0)
+        long = _encode(folder / "long.flac", 7_200, 0)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         load_middle(long, sample_rate=22_050, duration_s=30)
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -48,15 +49,15 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _encode(path: Path, seconds: int, rng_seed: int) -> Path:
+    codec, form = CODECS[path.suffix]
     time_s = np.arange(RATE) / RATE
     noise = np.random.default_rng(rng_seed).standard_normal(RATE)
     second = (0.3 * np.sin(2 * np.pi * 220 * (rng_seed + 1) * time_s) + 0.1 * noise)[None]
+    second = (second * 32_767).astype(np.int16) if form == "s16" else second.astype(np.float32)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libmp3lame", rate=RATE, layout="mono")
+        stream = container.add_stream(codec, rate=RATE, layout="mono")
         for _ in range(seconds):
-            frame = av.AudioFrame.from_ndarray(
-                second.astype(np.float32), format="fltp", layout="mono"
-            )
+            frame = av.AudioFrame.from_ndarray(second, format=form, layout="mono")
             frame.sample_rate = RATE
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
