@@ -10,12 +10,15 @@ from cbmr.files import content_hash, file_hash
 from tasks.command import command
 from tasks.runs import is_fresh, progress, read_corpus, require, say, settings_of
 
+LOSSES = ("drlim", "ranknet", "triplet")
 LISTENING_LOSS = 0.01
 """An epoch that loses more listening AUC than this on validation is not kept."""
 
 
 def run(cfg: DictConfig) -> None:
     """Fine-tune stage 1's encoder and leave `rank/`; stage 1's own where that is no better."""
+    if cfg.loss.name not in LOSSES:
+        raise InputError(f"loss={cfg.loss.name}: expected {', '.join(LOSSES)}; regress has others")
     flip_rate = cfg.loss.options.get("flip_rate", 0.0)
     if not 0 <= flip_rate < 0.5:
         raise InputError(f"flip_rate={flip_rate}: expected at least 0 and below 0.5")

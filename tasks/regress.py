@@ -15,8 +15,8 @@ LOSSES = ("mse",)
 
 def run(cfg: DictConfig) -> None:
     """Train the encoder to predict unit-norm factors and leave `regress/`."""
-    if cfg.loss not in LOSSES:
-        raise InputError(f"loss={cfg.loss}: expected {' or '.join(LOSSES)}; rank has others")
+    if cfg.loss.name not in LOSSES:
+        raise InputError(f"loss={cfg.loss.name}: expected {', '.join(LOSSES)}; rank has others")
     corpus = read_corpus(cfg, needs=["plays"])
     require("factorize", cfg)
 

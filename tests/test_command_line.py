@@ -262,7 +262,8 @@ def test_a_wrong_playlist_option_is_named(home, arguments, messages):
 @pytest.mark.parametrize(
     ("word", "messages"),
     [
-        ("loss=mse", ["loss=mse", "drlim, ranknet, triplet"]),
+        ("loss=mse", ["loss=mse", "drlim, ranknet, triplet", "regress has others"]),
+        ("loss=nothing", ["loss=nothing", "drlim, mse, ranknet, triplet"]),
         ("loss.options.margins=1", ["is 'loss.options.margin' meant"]),
         ("loss.options.margin=wide", ["loss.options.margin=wide", "a number"]),
         ("crop_s=0", ["crop_s=0", "above 0"]),
