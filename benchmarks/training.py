@@ -1,6 +1,6 @@
 """Training throughput: `python -m benchmarks.training`, clips a second on this machine.
 
-Three loops of the 2014 network on the same synthetic log-mels, batch and crop, in turn for five
+Three loops of the 2014 network on the same synthetic log-mels of 30 s and batch, in turn for five
 rounds after one to warm up, medians printed: the bare PyTorch loop in float32, the bare loop in the
 precision that training uses here, and `cbmr.learners.train`'s Lightning loop with its loading
 processes. Runs unchanged on a GPU.
@@ -19,7 +19,7 @@ from cbmr.encoder import Encoder
 from cbmr.learners import MOMENTUM, FactorRegression, precision, train
 from cbmr.logmel import MelSpec
 
-TRACKS, BATCH, CROP, ROUNDS = 512, 32, 300, 5
+TRACKS, BATCH, CROP, ROUNDS = 512, 32, 599, 5
 
 
 class Clips:

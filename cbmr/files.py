@@ -25,7 +25,8 @@ HASH_BYTES = 16
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` only when the block ends without an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # One name for ever: what a killed process left is written over by the next.
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as file:
             yield file
