@@ -20,10 +20,10 @@ from cbmr.spectrograms import build_store
 FILES, DIFFERENT, SECONDS, UNCOUNTED, RATE = 1_000, 10, 60, 100, 44_100
 CODECS = {".mp3": ("libmp3lame", "fltp"), ".flac": ("flac", "s16")}
 MIDDLE = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from cbmr.audio import load_middle
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before = peak()
 load_middle(Path(sys.argv[1]), sample_rate=22_050, duration_s=30)
 print((peak() - before) // 1024)
