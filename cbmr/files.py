@@ -60,6 +60,7 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     for name, array in arrays.items():
         _refuse_unfit(path, name, array)
     with whole_file(path) as file:
+        # NumPy types the keywords as its one option, `allow_pickle`.
         np.savez(file, **{name: _tight(array) for name, array in arrays.items()})  # type: ignore[arg-type]
 
 

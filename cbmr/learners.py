@@ -68,6 +68,7 @@ class _Learner(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         # Each epoch draws from its own seed: a resumed training repeats nothing and skips nothing.
         torch.manual_seed(self.rng_seed * 100_003 + self.current_epoch)
+        # Lightning adds `datamodule` to its trainer without declaring it.
         self.trainer.datamodule.sampler.epoch = self.current_epoch  # type: ignore[attr-defined]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
