@@ -20,7 +20,7 @@ ROOT = Path(CONF).parent
 MAY_IMPORT = {
     "errors": "",
     "files": "errors",
-    "corpus": "",
+    "corpus": "corpus",
     "audio": "",
     "logmel": "",
     "sources": "corpus audio sources",

@@ -1,0 +1,239 @@
+"""The three tables a user brings, as checked arrays: tracks, plays, thumbs, and the one split.
+
+Conventions: an id is a string outside and a row (its place in `track_ids` or `user_ids`) inside;
+this room alone turns one into the other. A table comes in as a polars DataFrame with the columns of
+`checks.COLUMNS`; everything wrong with one is an `InputError` that names the file, the column, the
+row (counted from 1, without the header) and its value.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from cbmr.corpus.checks import checked_table, of_known_tracks, refuse_duplicates, refuse_rows
+from cbmr.corpus.split import SPLITS, split_by_hash
+from cbmr.errors import InputError
+
+__all__ = [
+    "SPLITS", "Corpus", "Plays", "Thumbs", "known_artist", "make_corpus", "rows_of",
+    "split_by_hash", "training_plays", "votes_of",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plays:
+    """Who played what how often; one entry a (listener, track). Arrays are `[plays]`."""
+
+    user: np.ndarray
+    track: np.ndarray
+    count: np.ndarray
+
+
+@dataclass(frozen=True)
+class Thumbs:
+    """Votes on radio stations; one entry a (listener, seed, track). Arrays are `[votes]`.
+
+    `user`, `seed` and `track` are rows; `up` is True for a thumb up, False for a thumb down.
+    """
+
+    user: np.ndarray
+    seed: np.ndarray
+    track: np.ndarray
+    up: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> "Thumbs":
+        return Thumbs(self.user[chosen], self.seed[chosen], self.track[chosen], self.up[chosen])
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A checked corpus.
+
+    `title`, `artist` and `album` are `[tracks]` text, empty where unknown; `duration_s` is NaN
+    where unknown. `split` is `[tracks]` of `SPLITS`, or None when it depends on plays that were
+    not read. `notes` says what was left out, a sentence each.
+    """
+
+    folder: Path
+    track_ids: np.ndarray
+    path: np.ndarray
+    title: np.ndarray
+    artist: np.ndarray
+    album: np.ndarray
+    duration_s: np.ndarray
+    split: np.ndarray | None
+    user_ids: np.ndarray
+    plays: Plays | None
+    thumbs: Thumbs | None
+    notes: tuple[str, ...]
+
+    def track_rows(self, track_ids: Sequence[str] | np.ndarray) -> np.ndarray:
+        """Rows `[n]` of known track ids; -1 where an id is not in the tracks table."""
+        return rows_of(self.track_ids, np.asarray(track_ids, dtype=str))
+
+    def audio_path(self, row: int) -> Path:
+        """Where a track's audio is; relative paths start at the corpus's folder."""
+        return self.folder / str(self.path[row])
+
+    def in_split(self, name: str) -> np.ndarray:
+        """Rows of the tracks of one split, ascending."""
+        assert self.split is not None, "this corpus was read without the plays that split it"
+        return np.flatnonzero(self.split == name)
+
+
+def rows_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The place of each `wanted` id in `ids`, -1 where it is not there; both `[n]` of text."""
+    if len(ids) == 0:
+        return np.full(len(wanted), -1)
+    order = np.argsort(ids, kind="stable")
+    at = np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)
+    return np.where(ids[order[at]] == wanted, order[at], -1)
+
+
+def make_corpus(
+    folder: Path,
+    tracks: pl.DataFrame,
+    plays: pl.DataFrame | None = None,
+    thumbs: pl.DataFrame | None = None,
+    *,
+    holdout: bool = True,
+    names: Mapping[str, str] | None = None,
+) -> Corpus:
+    """Check the tables and turn them into a corpus.
+
+    `holdout=False` puts every track into the training split. `names` gives the file behind each
+    table, for messages. Repeated plays of one (listener, track) are summed; of repeated votes on
+    one (listener, seed, track) the latest by `time` counts, without `time` the last row.
+    """
+    files = {"tracks": "tracks", "plays": "plays", "thumbs": "thumbs", **(names or {})}
+    notes: list[str] = []
+    tracks = checked_table("tracks", tracks, files["tracks"], notes)
+    refuse_duplicates(tracks, files["tracks"])
+    track_ids = _text(tracks, "track_id")
+
+    if plays is not None:
+        plays = checked_table("plays", plays, files["plays"], notes)
+        refuse_rows(plays, "count", pl.col("count") <= 0, files["plays"], "a count above 0")
+        plays = of_known_tracks(plays, ("track_id",), track_ids, files["plays"], notes)
+    if thumbs is not None:
+        thumbs = checked_table("thumbs", thumbs, files["thumbs"], notes)
+        bad_thumb = ~pl.col("thumb").is_in([1, -1])
+        refuse_rows(thumbs, "thumb", bad_thumb, files["thumbs"], "+1 (up) or -1 (down)")
+        thumbs = of_known_tracks(thumbs, ("seed_id", "track_id"), track_ids, files["thumbs"], notes)
+
+    tables = [table for table in (plays, thumbs) if table is not None]
+    users = [_text(table, "user_id") for table in tables]
+    user_ids = np.unique(np.concatenate(users)) if users else np.empty(0, dtype=str)
+    artist, album = _text(tracks, "artist"), _text(tracks, "album")
+    play_arrays = None if plays is None else _plays(plays, track_ids, user_ids)
+    return Corpus(
+        folder=folder,
+        track_ids=track_ids,
+        path=_text(tracks, "path"),
+        title=_text(tracks, "title"),
+        artist=artist,
+        album=album,
+        duration_s=_numbers(tracks, "duration_s"),
+        split=_split(tracks, track_ids, artist, play_arrays, holdout, files["tracks"]),
+        user_ids=user_ids,
+        plays=play_arrays,
+        thumbs=None if thumbs is None else _thumbs(thumbs, track_ids, user_ids),
+        notes=tuple(notes),
+    )
+
+
+def _text(table: pl.DataFrame, name: str) -> np.ndarray:
+    if name not in table.columns:
+        return np.full(len(table), "", dtype="<U1")
+    return np.array(table[name].fill_null("").to_list(), dtype=str)
+
+
+def _numbers(table: pl.DataFrame, name: str) -> np.ndarray:
+    if name not in table.columns:
+        return np.full(len(table), np.nan)
+    return table[name].fill_null(float("nan")).to_numpy()
+
+
+def _plays(plays: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> Plays:
+    summed = (
+        plays.group_by("user_id", "track_id").agg(pl.col("count").sum()).sort("user_id", "track_id")
+    )
+    return Plays(
+        user=rows_of(user_ids, _text(summed, "user_id")),
+        track=rows_of(track_ids, _text(summed, "track_id")),
+        count=summed["count"].to_numpy(),
+    )
+
+
+def _thumbs(thumbs: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> Thumbs:
+    if "time" in thumbs.columns:
+        thumbs = thumbs.sort("time", maintain_order=True, nulls_last=False)
+    latest = thumbs.unique(["user_id", "seed_id", "track_id"], keep="last", maintain_order=True)
+    latest = latest.sort("user_id", "seed_id", "track_id")
+    return Thumbs(
+        user=rows_of(user_ids, _text(latest, "user_id")),
+        seed=rows_of(track_ids, _text(latest, "seed_id")),
+        track=rows_of(track_ids, _text(latest, "track_id")),
+        up=(latest["thumb"] == 1).to_numpy(),
+    )
+
+
+def _split(
+    tracks: pl.DataFrame,
+    track_ids: np.ndarray,
+    artist: np.ndarray,
+    plays: Plays | None,
+    holdout: bool,
+    file: str,
+) -> np.ndarray | None:
+    if not holdout:
+        return np.full(len(track_ids), "train")
+    if "split" in tracks.columns:
+        outside = ~pl.col("split").is_in(SPLITS)
+        refuse_rows(tracks, "split", outside, file, "train, valid or test")
+        split = _text(tracks, "split")
+        if not (split == "train").any():
+            raise InputError(f"{file}: column 'split' has no 'train': nothing to learn from")
+        return split
+    if plays is None:
+        return None
+    return split_by_hash(track_ids, artist, np.isin(np.arange(len(track_ids)), plays.track))
+
+
+def training_plays(corpus: Corpus) -> Plays:
+    """The plays of training tracks: all that collaborative filtering may see."""
+    plays = corpus.plays
+    assert plays is not None and corpus.split is not None
+    kept = corpus.split[plays.track] == "train"
+    if not kept.any():
+        raise InputError("no play is of a training track: nothing can be learned from these plays")
+    return Plays(plays.user[kept], plays.track[kept], plays.count[kept])
+
+
+def votes_of(corpus: Corpus, split: str) -> Thumbs:
+    """The votes that belong to a split.
+
+    A vote trains only if its seed and its track are both `train`. It validates if its track is
+    `valid` and its seed is not `test`, and tests if its track is `test`.
+    """
+    thumbs = corpus.thumbs
+    assert thumbs is not None and corpus.split is not None
+    seed, track = corpus.split[thumbs.seed], corpus.split[thumbs.track]
+    chosen = track == split
+    if split == "train":
+        chosen &= seed == "train"
+    elif split == "valid":
+        chosen &= seed != "test"
+    return thumbs[chosen]
+
+
+def known_artist(corpus: Corpus) -> np.ndarray:
+    """`[tracks]` bool: the track's artist has a training track. False where it has no artist."""
+    known = np.unique(corpus.artist[corpus.in_split("train")])
+    return np.isin(corpus.artist, known) & (corpus.artist != "")
