@@ -39,7 +39,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 """Told the steps done, the steps in all, and after each epoch its numbers (else none)."""
 
 
-class _Learner(pl.LightningModule):
+class Learner(pl.LightningModule):
     """What both stages share: cropping, stochastic gradient descent, validation by a function."""
 
     def __init__(
@@ -105,7 +105,7 @@ class _Learner(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class FactorRegression(_Learner):
+class FactorRegression(Learner):
     """Stage 1: mean squared error to unit-norm factors (van den Oord et al. 2013)."""
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
@@ -142,7 +142,7 @@ THUMB_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
-class ThumbRanking(_Learner):
+class ThumbRanking(Learner):
     """Stage 2: a loss on thumbs (`THUMB_LOSSES[loss]` with its `options`), plus `anchor` times
     stage 1's error, so that listening is not forgotten.
 
@@ -184,7 +184,7 @@ class ThumbRanking(_Learner):
 
 
 def train(
-    learner: FactorRegression | ThumbRanking,
+    learner: Learner,
     batches: Batches,
     folder: Path,
     *,

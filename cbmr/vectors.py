@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cbmr.corpus import rows_of
 from cbmr.errors import InputError
 from cbmr.files import read_arrays, write_arrays
 
@@ -32,6 +33,11 @@ class Vectors:
             raise InputError(
                 f"the vector of track {str(self.track_ids[row])!r} has norm {norm:.4f}, expected 1"
             )
+
+    def of(self, track_ids: np.ndarray) -> np.ndarray:
+        """The vectors `[n, embedding_size]` of these tracks, all of which are there."""
+        vectors: np.ndarray = self.vectors[rows_of(self.track_ids, track_ids)]
+        return vectors
 
 
 def save_vectors(path: Path, vectors: Vectors) -> None:

@@ -1,22 +1,38 @@
 """`python -m tasks.factorize`: plays to collaborative-filtering factors."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cbmr.corpus import training_plays
+from cbmr.corpus import Corpus, Plays, training_plays
 from cbmr.files import content_hash, file_hash
 from tasks.command import command
 from tasks.runs import is_fresh, read_corpus, say, settings_of, write_manifest
 
 
-def run(cfg: DictConfig) -> None:
-    """Fit the factors on the plays of training tracks and write `factors.npz`."""
+@dataclass(frozen=True)
+class Material:
+    """What the factors are fitted on, and its hashes."""
+
+    corpus: Corpus
+    plays: Plays
+    inputs: dict[str, str]
+
+
+def material(cfg: DictConfig) -> Material:
+    """The plays of training tracks: all that decides the factors beside the settings."""
     corpus = read_corpus(cfg, needs=["plays"])
     plays = training_plays(corpus)
     named = (corpus.track_ids[plays.track], corpus.user_ids[plays.user], plays.count)
+    return Material(corpus, plays, {"training plays": content_hash(*named)})
+
+
+def run(cfg: DictConfig) -> None:
+    """Fit the factors and write `factors.npz`."""
+    learned_from = material(cfg)
+    corpus, plays, inputs = learned_from.corpus, learned_from.plays, learned_from.inputs
     folder, settings = Path(cfg.run), settings_of(cfg)
-    inputs = {"training plays": content_hash(*named)}
     if is_fresh(folder, "factorize", settings, inputs):
         return
 

@@ -1,75 +1,65 @@
 """`python -m tasks.regress`: stage 1, from sound to collaborative-filtering factors."""
 
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from cbmr.errors import InputError
-from cbmr.files import content_hash, file_hash
 from tasks.command import command
-from tasks.runs import is_fresh, progress, read_corpus, require, say, settings_of
+from tasks.runs import is_fresh, read_corpus, require, say, settings_of
+
+if TYPE_CHECKING:
+    from tasks.stages import Material
 
 LOSSES = ("mse",)
+
+
+def material(cfg: DictConfig) -> "Material":
+    """What stage 1 learns from: all that decides it beside the settings."""
+    corpus = read_corpus(cfg, needs=["plays"])
+    require("factorize", cfg)
+
+    from cbmr.logmel import MelSpec
+    from tasks.stages import gather
+
+    return gather(cfg, corpus, MelSpec(**cfg.encoder.mel))
 
 
 def run(cfg: DictConfig) -> None:
     """Train the encoder to predict unit-norm factors and leave `regress/`."""
     if cfg.loss.name not in LOSSES:
         raise InputError(f"loss={cfg.loss.name}: expected {', '.join(LOSSES)}; rank has others")
-    corpus = read_corpus(cfg, needs=["plays"])
-    require("factorize", cfg)
+    settings, learned_from = settings_of(cfg), material(cfg)
+    train_rows, valid, inputs = learned_from.train_rows, learned_from.valid, learned_from.inputs
+    if len(train_rows) < 2:
+        raise InputError(
+            f"{len(train_rows)} training tracks have both audio and factors: expected at least 2"
+        )
+    if is_fresh(Path(cfg.run), "regress", settings, inputs):
+        return
+    if not valid.has_listening:
+        say("regress: no validation track has plays, so the last epoch is kept")
 
-    import numpy as np
     import torch
 
     from cbmr.batches import factor_batches
     from cbmr.embed import embed_store
     from cbmr.encoder import Encoder
-    from cbmr.evaluation.held_out import held_out
-    from cbmr.factors import load_factors, unit_targets
-    from cbmr.learners import FactorRegression, train
-    from cbmr.logmel import MelSpec
+    from cbmr.learners import FactorRegression
     from cbmr.spectrograms import band_scale
-    from tasks.stages import open_store, save_stage
+    from tasks.stages import fit, optimisation, save_stage
 
-    folder, settings = Path(cfg.run), settings_of(cfg)
-    spec = MelSpec(**cfg.encoder.mel)
-    store = open_store(cfg, spec)
-    factors = load_factors(folder / "factors.npz")
-    targets = unit_targets(factors, store.track_ids)
-    in_training = np.isin(store.track_ids, corpus.track_ids[corpus.in_split("train")])
-    train_rows = np.flatnonzero(in_training & ~np.isnan(targets).any(axis=1))
-    if len(train_rows) < 2:
-        raise InputError(
-            f"{len(train_rows)} training tracks have both audio and factors: expected at least 2"
-        )
-    valid = held_out(corpus, factors, store)
-    inputs = {
-        "spectrograms": store.fingerprint,
-        "factors.npz": file_hash(folder / "factors.npz"),
-        "split": content_hash(store.track_ids[train_rows], store.track_ids[valid.rows]),
-    }
-    if is_fresh(folder, "regress", settings, inputs):
-        return
-    if not valid.has_listening:
-        say("regress: no validation track has plays, so the last epoch is kept")
-
-    def validate(embeddings: np.ndarray) -> dict[str, float]:
-        numbers = valid.measure(embeddings)
-        return {**numbers, "score": numbers["listening_auc"]}
-
+    store, targets = learned_from.store, learned_from.targets
     torch.manual_seed(cfg.rng_seed)
     arguments = OmegaConf.to_container(cfg.encoder.arguments)
-    arguments |= {"mels": spec.mels, "embedding_size": targets.shape[1]}
-    encoder = Encoder(cfg.encoder.name, arguments, spec, *band_scale(store, train_rows))
+    arguments |= {"mels": store.mel_spec.mels, "embedding_size": targets.shape[1]}
+    scale = band_scale(store, train_rows)
+    encoder = Encoder(cfg.encoder.name, arguments, store.mel_spec, *scale)
     learner = FactorRegression(
         encoder,
-        validate if valid.has_listening else None,
-        learning_rate=cfg.learning_rate,
-        weight_decay=cfg.weight_decay,
-        crop_frames=spec.frames(spec.samples(cfg.crop_s)),
-        rng_seed=cfg.rng_seed,
+        valid.listening_score if valid.has_listening else None,
+        **optimisation(cfg, store.mel_spec),
     )
     batches = factor_batches(
         store,
@@ -82,15 +72,7 @@ def run(cfg: DictConfig) -> None:
     )
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     say(f"regress: {cfg.encoder.name}, {parameters:,} parameters, {len(train_rows)} tracks")
-    with progress("regress") as report:
-        epoch = train(
-            learner,
-            batches,
-            folder / "regress",
-            epochs=cfg.epochs,
-            fingerprint=content_hash(json.dumps([settings, inputs])),
-            progress=report,
-        )
+    epoch = fit(cfg, "regress", learner, batches, settings, inputs)
     vectors = embed_store(encoder, store)
     metrics = {"train_tracks": len(train_rows), "parameters": parameters, "epoch": epoch}
     if valid.has_listening:

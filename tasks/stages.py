@@ -1,18 +1,60 @@
-"""What the two training stages share: the store they read, and the artefacts they leave."""
+"""What the training stages share: what they learn from, the loop, and the artefacts they leave."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 
+from cbmr.batches import Batches
+from cbmr.corpus import Corpus
 from cbmr.encoder import Encoder, save_encoder
-from cbmr.files import file_hash, write_json
+from cbmr.evaluation.held_out import HeldOut, held_out
+from cbmr.factors import Factors, load_factors, unit_targets
+from cbmr.files import content_hash, file_hash, write_json
+from cbmr.learners import Learner, train
 from cbmr.logmel import MelSpec
 from cbmr.spectrograms import SpectrogramStore, store_folder
 from cbmr.vectors import Vectors, save_vectors
 from tasks.command import defaults_of
-from tasks.runs import MANIFESTS, say, write_manifest
+from tasks.runs import MANIFESTS, progress, say, write_manifest
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a stage learns from, and what decides it.
+
+    `targets` `[tracks of the store, factors]` are the unit-norm factors of the training tracks
+    `train_rows` (of the store), NaN for all others. `inputs` names everything by its hash.
+    """
+
+    corpus: Corpus
+    store: SpectrogramStore
+    factors: Factors
+    targets: np.ndarray
+    train_rows: np.ndarray
+    valid: HeldOut
+    inputs: dict[str, str]
+
+
+def gather(cfg: DictConfig, corpus: Corpus, spec: MelSpec) -> Material:
+    """The run's store of this spectrogram and its factors, for the tracks of `corpus`."""
+    folder = Path(cfg.run)
+    store = open_store(cfg, spec)
+    factors = load_factors(folder / "factors.npz")
+    targets = unit_targets(factors, store.track_ids)
+    targets[~np.isin(store.track_ids, corpus.track_ids[corpus.in_split("train")])] = np.nan
+    train_rows = np.flatnonzero(~np.isnan(targets).any(axis=1))
+    valid = held_out(corpus, factors, store)
+    inputs = {
+        "spectrograms": store.fingerprint,
+        "factors.npz": file_hash(folder / "factors.npz"),
+        "split": content_hash(store.track_ids[train_rows], store.track_ids[valid.rows]),
+    }
+    return Material(corpus, store, factors, targets, train_rows, valid, inputs)
 
 
 def open_store(cfg: DictConfig, spec: MelSpec) -> SpectrogramStore:
@@ -28,6 +70,36 @@ def open_store(cfg: DictConfig, spec: MelSpec) -> SpectrogramStore:
         say(f"scan: missing in {cfg.run}, made now by its defaults")
         tasks.scan.run(scan)
     return SpectrogramStore(folder)
+
+
+def optimisation(cfg: DictConfig, spec: MelSpec) -> dict[str, Any]:
+    """The settings that every learner takes, as its keyword arguments."""
+    return {
+        "learning_rate": cfg.learning_rate,
+        "weight_decay": cfg.weight_decay,
+        "crop_frames": spec.frames(spec.samples(cfg.crop_s)),
+        "rng_seed": cfg.rng_seed,
+    }
+
+
+def fit(
+    cfg: DictConfig,
+    stage: str,
+    learner: Learner,
+    batches: Batches,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> int:
+    """Train with a bar, going on where the same training was interrupted; the best epoch."""
+    with progress(stage) as report:
+        return train(
+            learner,
+            batches,
+            Path(cfg.run) / stage,
+            epochs=cfg.epochs,
+            fingerprint=content_hash(json.dumps([settings, inputs])),
+            progress=report,
+        )
 
 
 def save_stage(

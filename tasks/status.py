@@ -1,18 +1,23 @@
 """`python -m tasks.status`: what a run holds, made how, and what is stale."""
 
+import importlib
+import io
+from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from cbmr.errors import InputError
 from cbmr.files import file_hash, read_json
 from tasks.command import command
-from tasks.runs import MANIFESTS, where
+from tasks.runs import MANIFESTS, serving_stage, where
 
-MADE_FROM = {"factors.npz": "factors.npz", "regress/encoder.pt": "regress/encoder.pt"}
+NEEDED = {"regress": ("factors.json",), "rank": ("factors.json", "regress/manifest.json")}
 
 
 def run(cfg: DictConfig) -> None:
-    """Print a line a task: missing, fresh, or stale and against what."""
+    """Print a line a task: missing, present, or stale and against what."""
     folder = Path(cfg.run)
     if not folder.is_dir():
         print(f"{folder}: nothing yet")
@@ -24,21 +29,52 @@ def run(cfg: DictConfig) -> None:
             f"{len(catalogue['skipped'])} skipped"
         )
     for task, name in MANIFESTS.items():
-        path = folder / name
-        if not path.exists():
+        if not (folder / name).exists():
             print(f"{task:10s} missing: python -m tasks.{task} {where(cfg)}")
             continue
-        manifest = read_json(path)
-        stale = [
-            f"{file} has changed since"
-            for file, value in manifest.get("inputs", {}).items()
-            if file in MADE_FROM and file_hash(folder / file) != value
-        ]
-        settings = _flat(manifest.get("settings", {}))
-        print(f"{task:10s} {'stale: ' + ', '.join(stale) if stale else 'present'}  {settings}")
+        manifest = read_json(folder / name)
+        try:
+            stale = _stale(cfg, task, manifest)
+        except InputError as error:
+            stale = str(error)
+        state = f"stale: {stale}" if stale else "present"
+        print(f"{task:10s} {state}  {_flat(manifest.get('settings', {}))}".rstrip())
 
 
-def _flat(settings: dict) -> str:
+def _stale(cfg: DictConfig, task: str, manifest: dict[str, Any]) -> str:
+    """What has changed since the artefact was made; empty when nothing has."""
+    folder = Path(cfg.run)
+    if task == "index":
+        return _check_index(cfg)
+    then = manifest["inputs"]
+    if task == "evaluate":
+        now = {name: file_hash(folder / name) for name in then if (folder / name).exists()}
+    else:
+        gone = [name for name in NEEDED.get(task, ()) if not (folder / name).exists()]
+        if task != "factorize" and not list(folder.glob("spectrograms/*/catalogue.json")):
+            gone.append("spectrograms/")
+        if gone:
+            return f"{gone[0]} is gone"
+        made_by = OmegaConf.create({**manifest["settings"], "corpus": cfg.corpus, "run": cfg.run})
+        with redirect_stderr(io.StringIO()):  # what it would say of the corpus is known
+            now = importlib.import_module(f"tasks.{task}").material(made_by).inputs
+    changed = [name for name, value in then.items() if now.get(name) != value]
+    return f"{', '.join(changed)} changed since" if changed else ""
+
+
+def _check_index(cfg: DictConfig) -> str:
+    from cbmr.index import load_index
+    from cbmr.vectors import load_vectors
+
+    folder = Path(cfg.run)
+    stage = serving_stage(OmegaConf.create({"corpus": cfg.corpus, "run": cfg.run, "stage": None}))
+    vectors = load_vectors(folder / stage / "embeddings.npz")
+    encoder_hash = read_json(folder / MANIFESTS[stage])["outputs"]["encoder.pt"]
+    load_index(folder / "index", vectors, encoder_hash=encoder_hash)
+    return ""
+
+
+def _flat(settings: dict[str, Any]) -> str:
     return " ".join(
         f"{key}={value}" for key, value in settings.items() if not isinstance(value, dict)
     )

@@ -150,7 +150,26 @@ def test_status_says_what_is_there_and_what_is_stale(home, tmp_path):
     assert "stale" not in shown
     succeeded(task("factorize", "factors=5", **shared))
     shown = succeeded(task("status", **shared)).stdout
-    assert "factors.npz has changed since" in shown
+    lines = {line.split()[0]: line for line in shown.splitlines()}
+    assert "present" in lines["factorize"]
+    for name in ("regress", "rank", "evaluate"):
+        assert "factors.npz changed since" in lines[name]
+    assert "present" in lines["index"]
+
+
+def test_status_sees_a_changed_vote_and_a_changed_play(home, tmp_path):
+    shutil.copytree(home / "made", tmp_path / "run")
+    shutil.copytree(home / "corpus", tmp_path / "corpus")
+    shared = {"corpus": "corpus", "run": "run", "cwd": tmp_path}
+    thumbs = pl.read_parquet(tmp_path / "corpus/thumbs.parquet")
+    thumbs.with_columns(thumb=-pl.col("thumb")).write_parquet(tmp_path / "corpus/thumbs.parquet")
+    lines = succeeded(task("status", **shared)).stdout.splitlines()
+    assert [line.split()[0] for line in lines if "stale" in line] == ["rank"]
+    assert "training votes changed since" in "".join(lines)
+    plays = pl.read_parquet(tmp_path / "corpus/plays.parquet")
+    plays.with_columns(count=pl.col("count") + 1).write_parquet(tmp_path / "corpus/plays.parquet")
+    lines = succeeded(task("status", **shared)).stdout.splitlines()
+    assert "training plays changed since" in next(x for x in lines if x.startswith("factorize"))
 
 
 # --- playlists ----------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "encoder": "logmel",
     "batches": "corpus spectrograms factors preferences",
     "learners": "encoder augment losses metrics batches",
-    "vectors": "",
+    "vectors": "corpus",
     "embed": "audio logmel spectrograms encoder vectors",
     "index": "vectors",
     "playlists": "corpus index",

@@ -1,5 +1,6 @@
 """What training is validated by: listening to, and votes on, validation tracks alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ from cbmr.evaluation.question import relevance
 from cbmr.factors import Factors, unit_rows
 from cbmr.metrics import auc, pooled_auc, rank
 from cbmr.spectrograms import SpectrogramStore
+
+LISTENING_LOSS = 0.01
+"""Stage 2 does not keep an epoch that loses more listening AUC than this."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,22 @@ class HeldOut:
             similarity = (unit[self.votes.seed] * unit[self.votes.track]).sum(axis=1)
             numbers["thumbs_auc"] = pooled_auc(similarity, self.votes.up)
         return numbers
+
+    def listening_score(self, embeddings: np.ndarray) -> dict[str, float]:
+        """What stage 1 maximises, as `score` beside the numbers: listening AUC."""
+        numbers = self.measure(embeddings)
+        return {**numbers, "score": numbers["listening_auc"]}
+
+    def thumbs_score(self, before: dict[str, float]) -> Callable[[np.ndarray], dict[str, float]]:
+        """What stage 2 maximises: thumbs AUC, worth nothing where listening was forgotten since
+        stage 1 measured `before`."""
+
+        def score(embeddings: np.ndarray) -> dict[str, float]:
+            now = self.measure(embeddings)
+            forgot = now["listening_auc"] < before["listening_auc"] - LISTENING_LOSS
+            return {**now, "score": 0.0 if forgot else now["thumbs_auc"]}
+
+        return score
 
 
 def held_out(corpus: Corpus, factors: Factors, store: SpectrogramStore) -> HeldOut:
