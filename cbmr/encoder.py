@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cbmr.errors import InputError
-from cbmr.files import whole_file
+from cbmr.files import write_tensors
 from cbmr.logmel import MelSpec
 
 FORMAT_VERSION = 1
@@ -218,8 +218,7 @@ def save_encoder(path: Path, encoder: Encoder) -> None:
     for name, tensor in content["state_dict"].items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"{path}: {name} holds NaN or infinity: the training diverged")
-    with whole_file(path) as file:
-        torch.save(content, file)
+    write_tensors(path, content)
 
 
 def load_encoder(path: Path) -> Encoder:

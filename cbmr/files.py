@@ -6,6 +6,7 @@ without pickle, and NaN and infinity are refused in both directions.
 """
 
 import hashlib
+import io
 import json
 import os
 import zipfile
@@ -23,16 +24,23 @@ HASH_BYTES = 16
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under `path` only when the block ends without an exception."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A binary file that appears under `path` only when the block ends without an exception.
+
+    InputError, naming `path`, when the disk is full or the folder cannot be written.
+    """
     # One name for ever: what a killed process left is written over by the next.
     temporary = path.with_name(f".{path.name}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:  # NumPy's own has no number, and says how much was written
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}): is the disk full?"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -82,6 +90,17 @@ def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
     for name, array in zip(names, arrays, strict=True):
         _refuse_unfit(path, name, array)
     return arrays
+
+
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a dictionary with tensors as `torch.save` does."""
+    import torch
+
+    # Into memory first: torch hides what a full disk says behind an error of its own.
+    whole = io.BytesIO()
+    torch.save(content, whole)
+    with whole_file(path) as file:
+        file.write(whole.getbuffer())
 
 
 def _tight(array: np.ndarray) -> np.ndarray:

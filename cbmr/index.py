@@ -18,7 +18,7 @@ import numpy as np
 from annoy import AnnoyIndex
 
 from cbmr.errors import InputError
-from cbmr.files import content_hash, file_hash, read_json, write_json
+from cbmr.files import content_hash, file_hash, read_json, whole_file, write_json
 from cbmr.vectors import Vectors
 
 FORMAT_VERSION = 1
@@ -71,30 +71,26 @@ def build_index(folder: Path, vectors: Vectors, *, encoder_hash: str, trees: int
     for row, vector in enumerate(vectors.vectors):
         annoy.add_item(row, vector)
     annoy.build(trees, n_jobs=1)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").unlink(missing_ok=True)  # back when the rest is whole
-    partial = folder / ".tracks.ann.partial"
-    try:
-        annoy.save(str(partial))
-        partial.replace(folder / "tracks.ann")
-    finally:
-        partial.unlink(missing_ok=True)
-    built = _measure(vectors, annoy)
-    write_json(
-        folder / "manifest.json",
-        {
-            "format_version": FORMAT_VERSION,
-            "backend": built.backend,
-            "dimension": vectors.vectors.shape[1],
-            "metric": METRIC,
-            "trees": trees,
-            f"recall@{RECALL_DEPTH}": built.recall,
-            "encoder": encoder_hash,
-            "vectors": content_hash(vectors.track_ids, vectors.vectors),
-            "file": file_hash(folder / "tracks.ann"),
-            "track_ids": vectors.track_ids.tolist(),
-        },
-    )
+    # The manifest is the last thing to need room on the disk and the first to change: whatever
+    # stops here, the two that stand agree, or differ in the file's hash, which loading sees.
+    with whole_file(folder / "tracks.ann") as file:
+        annoy.save(file.name)
+        built = _measure(vectors, annoy)
+        write_json(
+            folder / "manifest.json",
+            {
+                "format_version": FORMAT_VERSION,
+                "backend": built.backend,
+                "dimension": vectors.vectors.shape[1],
+                "metric": METRIC,
+                "trees": trees,
+                f"recall@{RECALL_DEPTH}": built.recall,
+                "encoder": encoder_hash,
+                "vectors": content_hash(vectors.track_ids, vectors.vectors),
+                "file": file_hash(Path(file.name)),
+                "track_ids": vectors.track_ids.tolist(),
+            },
+        )
     return built
 
 

@@ -21,10 +21,12 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.io import CheckpointIO
 
 from cbmr.augment import random_crop
 from cbmr.batches import Batches
 from cbmr.encoder import Encoder
+from cbmr.files import write_tensors
 from cbmr.losses import distance, drlim, factor_error, ranknet, station_triplet
 
 MOMENTUM = 0.9
@@ -229,6 +231,7 @@ def train(
             precision=precision(),
             gradient_clip_val=LARGEST_GRADIENT,
             callbacks=callbacks,
+            plugins=_WholeCheckpoints(),
             logger=CSVLogger(folder, name="logs", version=""),
             log_every_n_steps=1,
             limit_val_batches=None if has_validation else 0,
@@ -254,6 +257,25 @@ def precision() -> Literal["bf16-mixed", "32-true"]:
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     able = torch.cpu.get_capabilities()
     return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
+
+
+class _WholeCheckpoints(CheckpointIO):
+    """Checkpoints that are whole or absent: Lightning's own are copied into place from another
+    folder, and one that is cut off there could not be resumed from."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        write_tensors(Path(path), checkpoint)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        content: dict[str, Any] = torch.load(path, map_location, weights_only=weights_only)
+        return content
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
 
 
 class _Progress(Callback):

@@ -357,22 +357,52 @@ def test_a_damaged_vector_file(home, tmp_path):
     refused(result, "embeddings.npz", "cut off or damaged")
 
 
-def test_a_full_disk_loses_nothing(home, tmp_path):
-    """A small file system of its own, filled to the brim: the earlier list stands."""
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a file system of so many KiB, for as long as the test runs."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk])
-    if mounted.returncode:
-        pytest.skip("no right to mount a small file system here")
-    try:
-        earlier = disk / "list.json"
-        earlier.write_text("earlier")
-        (disk / "filler").write_bytes(b"x" * 60_000)
-        refused(play(home, "t0", output=earlier), "No space left on device")
-        assert earlier.read_text() == "earlier"
-        assert {path.name for path in disk.iterdir()} == {"list.json", "filler"}
-    finally:
-        subprocess.run(["umount", disk], check=True)
+
+    def mount(size: int) -> Path:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk])
+        if mounted.returncode:
+            pytest.skip("no right to mount a small file system here")
+        return disk
+
+    yield mount
+    subprocess.run(["umount", disk], check=False)
+
+
+def test_a_full_disk_loses_no_earlier_list(home, small_disk):
+    disk = small_disk(64)
+    earlier = disk / "list.json"
+    earlier.write_text("earlier")
+    (disk / "filler").write_bytes(b"x" * 60_000)
+    refused(play(home, "t0", output=earlier), "list.json", "No space left on device")
+    assert earlier.read_text() == "earlier"
+    assert {path.name for path in disk.iterdir()} == {"list.json", "filler"}
+
+
+def test_a_full_disk_loses_no_earlier_index(home, small_disk):
+    disk = small_disk(4_000)
+    shutil.copytree(home / "made", disk / "run", ignore=shutil.ignore_patterns("spectrograms"))
+    free = shutil.disk_usage(disk).free
+    (disk / "filler").write_bytes(b"x" * (free - 4_096))
+    before = contents(disk / "run")
+    shared = {"cwd": home, "corpus": "corpus", "run": disk / "run"}
+    refused(task("index", "trees=500", **shared), "tracks.ann", "is the disk full?")
+    assert contents(disk / "run") == before
+    succeeded(task("playlist", "seed=t0", **shared))
+
+
+@pytest.mark.parametrize(("size", "file"), [(64, "pieces/00000.npy"), (2_500, "last.ckpt")])
+def test_a_full_disk_leaves_nothing_half_written(home, small_disk, size, file):
+    """Full within the store's first piece, then within the first checkpoint of a training."""
+    disk = small_disk(size)
+    result = task("regress", "workers=1", "epochs=1", cwd=home, corpus="corpus", run=disk / "run")
+    refused(result, file, "is the disk full?")
+    assert not list(disk.rglob("*.partial"))
+    assert not list(disk.rglob(file))
 
 
 def test_a_run_folder_that_cannot_be_written(home):
