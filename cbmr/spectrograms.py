@@ -260,6 +260,7 @@ def _decode_all(
                 yield result
         for path, _ in in_flight:
             with _pool(1) as pool:
+                pool.submit(os.getpid).result()  # a process that cannot start is no file's fault
                 try:
                     result = pool.submit(_decode_one, path, spec, excerpt_s).result()
                 except BrokenProcessPool:

@@ -17,6 +17,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -43,6 +44,10 @@ def command(name: str, run: Callable[[DictConfig], None], *, writes: bool = True
     defects: list[Exception] = []
 
     def job(cfg: DictConfig) -> None:
+        hydra_cfg = HydraConfig.get()
+        if hydra_cfg.mode == RunMode.MULTIRUN:
+            cfg.run = _literal(f"{cfg.run}/{hydra_cfg.job.num}")
+            say(f"{cfg.run}: {' '.join(hydra_cfg.overrides.task)}")
         try:
             statuses.append(_status(lambda: _checked_run(cfg, run, writes)))
         except Exception as defect:  # Hydra would add a line of its own to the traceback
@@ -60,7 +65,7 @@ def defaults_of(task: str, cfg: DictConfig) -> DictConfig:
     other = hydra.compose(task)
     for key in ("corpus", "run", "rng_seed", "workers", "holdout"):
         if key in cfg and key in other:
-            other[key] = cfg[key]
+            other[key] = _literal(cfg[key]) if isinstance(cfg[key], str) else cfg[key]
     return other
 
 
@@ -160,7 +165,12 @@ def _quoted(argument: str) -> str:
     # Within quotes only a quote, the backslashes before one, and an interpolation are special.
     escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", value)
     escaped = re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped)
-    return f"{key}='{escaped.replace('${', chr(92) + '${')}'"
+    return f"{key}='{_literal(escaped)}'"
+
+
+def _literal(text: str) -> str:
+    """Text in which OmegaConf sees nothing to fill in."""
+    return text.replace("${", r"\${")
 
 
 def _is_group(override: str) -> bool:

@@ -172,6 +172,17 @@ def test_status_sees_a_changed_vote_and_a_changed_play(home, tmp_path):
     assert "training plays changed since" in next(x for x in lines if x.startswith("factorize"))
 
 
+def test_a_sweep_gives_each_job_a_run_of_its_own(home, tmp_path):
+    result = succeeded(
+        task("factorize", "-m", "factors=2,3", cwd=tmp_path, corpus=home / "corpus", run="${a} run")
+    )
+    assert "${a} run/1: factors=3" in result.stderr
+    for job, size in enumerate((2, 3)):
+        factors = np.load(tmp_path / "${a} run" / str(job) / "factors.npz")
+        assert factors["item_factors"].shape[1] == size
+    assert [path.name for path in tmp_path.iterdir()] == ["${a} run"]
+
+
 # --- playlists ----------------------------------------------------------------------------------
 
 
