@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "metrics": "",
     "losses": "",
     "augment": "",
-    "encoder": "logmel",
+    "encoder": "logmel encoder",
     "batches": "corpus spectrograms factors preferences",
     "learners": "encoder augment losses metrics batches",
     "vectors": "corpus",
