@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 import torch
 
-from cbmr.augment import random_crop
 from cbmr.batches import EpochSampler, StationBatches
 from cbmr.corpus import Thumbs
 from cbmr.encoder import load_encoder
@@ -270,18 +269,3 @@ def test_a_station_batch_embeds_each_track_once_and_uses_every_vote_among_them()
         (1, 2, 3),
         (5, 3, 4),
     }
-
-
-def test_crops_are_within_the_real_frames_and_their_own_for_each():
-    torch.manual_seed(0)
-    logmel = torch.arange(100.0).expand(64, 3, 100)
-    frames = torch.tensor([100] * 32 + [50] * 16 + [20] * 16)
-    cropped, kept = random_crop(logmel, frames, crop_frames=30)
-    assert cropped.shape == (64, 3, 30)
-    assert kept.tolist() == [30] * 48 + [20] * 16
-    starts = cropped[:, 0, 0]
-    assert len(starts[:32].unique()) > 15
-    assert (cropped[:, 0].diff(dim=1) == 1).all()
-    assert starts[:32].max() <= 70
-    assert starts[32:48].max() <= 20
-    assert not starts[48:].any()
