@@ -8,7 +8,7 @@ from pathlib import Path
 
 import hydra
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from cbmr.encoder import ENCODERS
 from cbmr.learners import THUMB_LOSSES
@@ -111,12 +111,17 @@ def test_every_yaml_fits_what_it_configures():
         inspect.signature(make_demo).bind(Path(), **OmegaConf.to_container(world))
         defaults = inspect.signature(make_demo).parameters
         assert all(defaults[name].default == value for name, value in world.items())
-    for path in sorted(Path(CONF).glob("encoder/*.yaml")):
-        cfg = OmegaConf.load(path)
-        assert isinstance(cfg, DictConfig)
-        spec = MelSpec(**cfg.mel)
-        ENCODERS[cfg.name](mels=spec.mels, embedding_size=4, **cfg.arguments)
-        seen.add(path.name)
+        for path in sorted(Path(CONF).glob("encoder/*.yaml")):
+            cfg = hydra.compose("regress", overrides=[f"encoder={path.stem}"]).encoder
+            mels = MelSpec(**cfg.mel).mels
+            network = ENCODERS[cfg.name](mels=mels, embedding_size=4, **cfg.arguments)
+            options = inspect.signature(type(network)).parameters
+            assert set(options) == {"mels", "embedding_size", *cfg.arguments}
+            if path.stem == cfg.name:
+                for option, value in OmegaConf.to_container(cfg.arguments).items():
+                    default = options[option].default
+                    assert value == ([*default] if isinstance(default, tuple) else default)
+            seen.add(path.name)
     for path in sorted(Path(CONF).glob("loss/*.yaml")):
         cfg = OmegaConf.load(path)
         if cfg.name in THUMB_LOSSES:
@@ -125,7 +130,7 @@ def test_every_yaml_fits_what_it_configures():
         else:
             assert cfg.name in regress.LOSSES
         seen.add(path.name)
-    assert len(seen) == 17
+    assert len(seen) == 19
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
     assert {path.name for path in Path(CONF).rglob("*.yaml")} == seen
 

@@ -8,11 +8,11 @@ them unit-norm.
 """
 
 from cbmr.encoder.door import ENCODERS, KEYS, Encoder, load_encoder, save_encoder
-from cbmr.encoder.layers import global_pool
+from cbmr.encoder.layers import Maxout, StochasticPool, global_pool
 from cbmr.encoder.nips2013 import Nips2013
 from cbmr.encoder.spotify2014 import Spotify2014
 
 __all__ = [
-    "ENCODERS", "KEYS", "Encoder", "Nips2013", "Spotify2014", "global_pool", "load_encoder",
-    "save_encoder",
+    "ENCODERS", "KEYS", "Encoder", "Maxout", "Nips2013", "Spotify2014",
+    "StochasticPool", "global_pool", "load_encoder", "save_encoder",
 ]  # fmt: skip

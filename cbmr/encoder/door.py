@@ -23,8 +23,10 @@ KEYS = (
 SMALLEST_STD = 1e-3
 """A band that never changes is left near zero, not blown up."""
 
-
-ENCODERS = {"spotify2014": Spotify2014, "nips2013": Nips2013}
+ENCODERS = {
+    "spotify2014": Spotify2014,
+    "nips2013": Nips2013,
+}
 
 
 class Encoder(nn.Module):

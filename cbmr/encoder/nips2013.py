@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from cbmr.encoder.layers import initialise
+from cbmr.encoder.layers import dense_layers, initialise
 from cbmr.errors import InputError
 
 
@@ -45,10 +45,7 @@ class Nips2013(nn.Module):
             nn.ReLU(),
             nn.MaxPool1d(self.POOLS[1]),
             nn.Flatten(),
-            nn.Linear(second * length, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, embedding_size),
+            *dense_layers((second * length, hidden, embedding_size), dropout),
         )
         initialise(self)
 

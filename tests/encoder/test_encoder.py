@@ -1,6 +1,5 @@
-"""Encoders: the article's shapes and counts, what all of them keep, and their file."""
+"""What all encoders keep, whatever their network and its options; and their file."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -8,8 +7,6 @@ from cbmr.encoder import (
     ENCODERS,
     KEYS,
     Encoder,
-    Spotify2014,
-    global_pool,
     load_encoder,
     save_encoder,
 )
@@ -17,15 +14,30 @@ from cbmr.errors import InputError
 from cbmr.logmel import MelSpec
 
 SPEC = MelSpec(mels=16)
-SMALL = {
-    "spotify2014": {"channels": [8, 8, 12, 12], "hidden": 16},
-    "nips2013": {"channels": [8, 8], "hidden": 16},
+SMALL = {"channels": [8, 8, 12, 12], "hidden": 16}
+VARIANTS = {
+    "spotify2014": ("spotify2014", SMALL),
+    "maxout": ("spotify2014", {**SMALL, "activation": "maxout", "pieces": 3}),
+    "stochastic": ("spotify2014", {**SMALL, "pooling": "stochastic"}),
+    "unit output": ("spotify2014", {**SMALL, "unit_output": True}),
+    "bypass": ("spotify2014", {**SMALL, "bypass": True}),
+    "norm": ("spotify2014", {**SMALL, "l2_pool": "norm"}),
+    "five convolutions": (
+        "spotify2014",
+        {"channels": [8, 8, 12, 12, 12], "pools": [4, 2, 2, 1, 1], "hidden": 16},
+    ),
+    "all but maxout": (
+        "spotify2014",
+        {**SMALL, "pooling": "stochastic", "unit_output": True, "bypass": True, "l2_pool": "norm"},
+    ),
+    "nips2013": ("nips2013", {"channels": [8, 8], "hidden": 16}),
 }
 
 
-def make(name, **changed):
+def make(variant):
     torch.manual_seed(0)
-    arguments = {"mels": 16, "embedding_size": 5, **SMALL[name], **changed}
+    name, options = VARIANTS[variant]
+    arguments = {"mels": 16, "embedding_size": 5, **options}
     encoder = Encoder(name, arguments, SPEC, torch.full((16,), 2.0), torch.full((16,), 3.0))
     for parameter in encoder.parameters():  # the last layer starts at zero, which hides much
         if not parameter.any():
@@ -33,59 +45,50 @@ def make(name, **changed):
     return encoder.eval()
 
 
-@pytest.fixture(params=list(ENCODERS))
+@pytest.fixture(params=list(VARIANTS))
 def encoder(request):
     return make(request.param)
 
 
 def test_every_encoder_is_tested():
-    assert set(SMALL) == set(ENCODERS)
-
-
-def test_the_2014_network_has_the_articles_parameters():
-    network = Spotify2014(128, 40)
-    layers = [*network.convolutions, *(x for x in network.dense if isinstance(x, torch.nn.Linear))]
-    counts = [sum(p.numel() for p in layer.parameters()) for layer in layers]
-    assert counts == [131_328, 262_400, 524_800, 1_049_088, 3_147_776, 4_196_352, 81_960]
-    assert sum(p.numel() for p in network.parameters()) == 9_393_704
-
-
-def test_the_2014_network_has_the_articles_shapes():
-    network = Spotify2014(128, 40)
-    lengths = []
-    for convolution in network.convolutions:
-        convolution.register_forward_hook(lambda _, __, out: lengths.append(out.shape[2]))
-    pooled = []
-    network.dense.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0].shape[1]))
-    network(torch.zeros(1, 128, 599), torch.tensor([599]))
-    assert lengths == [596, 146, 70, 32]
-    assert [length // pool for length, pool in zip(lengths, network.POOLS, strict=True)] == [
-        149, 73, 35, 32,
-    ]  # fmt: skip
-    assert pooled == [1536]
-
-
-def test_global_pool_against_a_loop():
-    activation, reached = torch.rand(3, 4, 9), torch.tensor([9, 4, 0])
-    for item, count in enumerate((9, 4, 1)):
-        real = activation[item, :, :count].numpy()
-        expected = [real.mean(1), real.max(1), np.sqrt((real**2).mean(1) + 1e-8)]
-        pooled = global_pool(activation, reached)[item].numpy()
-        np.testing.assert_allclose(pooled, np.concatenate(expected), rtol=1e-5)
+    assert {name for name, _ in VARIANTS.values()} == set(ENCODERS)
 
 
 # --- what all of them keep ----------------------------------------------------------------------
 
 
-def test_shapes_and_gradients(encoder):
-    logmel = torch.rand(3, 16, 300).half()
-    out = encoder(logmel, torch.tensor([300, 300, 140]))
-    assert out.shape == (3, 5)
+def test_shapes_and_a_gradient_for_every_parameter(encoder):
+    """In training, where dropout and sampling are at work."""
+    logmel = torch.rand(8, 16, 300).half()
+    frames = torch.tensor([300] * 6 + [140, 40])
+    out = encoder.train()(logmel, frames)
+    assert out.shape == (8, 5)
     assert out.dtype == torch.float32
-    out.sum().backward()
+    (out * torch.randn(8, 5)).sum().backward()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
+
+
+def test_a_batch_of_one_trains_and_embeds(encoder):
+    """Shorter than the network sees."""
+    logmel, frames = torch.rand(1, 16, 40), torch.tensor([40])
+    assert encoder(logmel, frames).shape == (1, 5)
+    out = encoder.train()(logmel, frames)
+    out.sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in encoder.parameters())
+
+
+def test_bfloat16_trains_and_is_near_float32(encoder):
+    logmel, frames = torch.rand(4, 16, 300), torch.tensor([300, 300, 200, 40])
+    exact = encoder(logmel, frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = encoder(logmel, frames).float()
+        loss = encoder.train()(logmel, frames).float().square().sum()
+    loss.backward()
+    assert (rough - exact).norm() < 0.05 * exact.norm()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in encoder.parameters())
 
 
 def test_padding_never_matters(encoder):
@@ -100,10 +103,18 @@ def test_padding_never_matters(encoder):
     torch.testing.assert_close(encoder(zeros, frames), encoder(noise, frames))
 
 
+def test_a_clip_embeds_the_same_in_a_batch_of_any_width(encoder):
+    """Also a clip shorter than the network sees, and one cut short by its own width."""
+    for frames in (40, 150, 299):
+        logmel, count = torch.rand(1, 16, 400), torch.tensor([frames])
+        wide, narrow = encoder(logmel, count), encoder(logmel[:, :, :frames], count)
+        torch.testing.assert_close(wide, narrow, rtol=1e-4, atol=1e-5)
+
+
 def test_a_clip_shorter_than_the_network_sees_is_looped(encoder):
     """40 frames embed as the same clip written out again and again does."""
     clip = torch.rand(1, 16, 40)
-    again = clip.repeat(1, 1, 4)[:, :, : encoder.network.least_frames]
+    again = clip.repeat(1, 1, 5)[:, :, : max(40, encoder.network.least_frames)]
     torch.testing.assert_close(
         encoder(clip, torch.tensor([40])), encoder(again, torch.tensor([40]))
     )
