@@ -130,7 +130,7 @@ def test_every_yaml_fits_what_it_configures():
         else:
             assert cfg.name in regress.LOSSES
         seen.add(path.name)
-    assert len(seen) == 19
+    assert len(seen) == 20
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
     assert {path.name for path in Path(CONF).rglob("*.yaml")} == seen
 

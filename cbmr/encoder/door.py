@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cbmr.encoder.nips2013 import Nips2013
+from cbmr.encoder.residual import Residual
 from cbmr.encoder.spotify2014 import Spotify2014
 from cbmr.errors import InputError
 from cbmr.files import write_tensors
@@ -26,6 +27,7 @@ SMALLEST_STD = 1e-3
 ENCODERS = {
     "spotify2014": Spotify2014,
     "nips2013": Nips2013,
+    "residual": Residual,
 }
 
 

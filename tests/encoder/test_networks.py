@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from cbmr.encoder import ENCODERS, Nips2013, Spotify2014
+from cbmr.encoder import ENCODERS, Nips2013, Residual, Spotify2014
 from cbmr.errors import InputError
 
 SMALL = {"channels": [8, 8, 12, 12], "hidden": 16}
@@ -134,6 +134,26 @@ def test_an_option_that_cannot_be_is_explained(options, message):
 # --- the others ---------------------------------------------------------------------------------
 
 
+def test_the_residual_network_is_small_and_pools_what_it_says():
+    """Of `least_frames` exactly two positions are left at the end, and no convolution pads."""
+    network = Residual(128, 40)
+    assert parameters(network) == 2_162_856
+    assert network.least_frames == 147
+    lengths = []
+    network.blocks[-1].register_forward_hook(lambda _, __, out: lengths.append(out.shape[2]))
+    network.eval()(torch.rand(1, 128, 147), torch.tensor([147]))
+    assert lengths == [2]
+    assert all(layer.padding == (0,) for layer in layers_of(network) if hasattr(layer, "padding"))
+
+
+def test_a_residual_block_starts_as_its_shortcut():
+    block = Residual(16, 5, channels=[6], hidden=8).blocks[0]
+    activation = torch.rand(2, 6, 10)
+    assert torch.equal(block(activation), activation[:, :, 2:-2])
+
+
 def test_sizes_that_cannot_be_are_explained():
+    with pytest.raises(InputError, match=r"channels=\[\]"):
+        Residual(16, 5, channels=[])
     with pytest.raises(InputError, match="window_frames=8: too short"):
         Nips2013(16, 5, window_frames=8)
