@@ -12,8 +12,9 @@ from cbmr.encoder.layers import Maxout, StochasticPool, global_pool
 from cbmr.encoder.nips2013 import Nips2013
 from cbmr.encoder.residual import Residual
 from cbmr.encoder.spotify2014 import Spotify2014
+from cbmr.encoder.vector import Vector
 
 __all__ = [
     "ENCODERS", "KEYS", "Encoder", "Maxout", "Nips2013", "Residual", "Spotify2014",
-    "StochasticPool", "global_pool", "load_encoder", "save_encoder",
+    "StochasticPool", "Vector", "global_pool", "load_encoder", "save_encoder",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from torch import nn
 from cbmr.encoder.nips2013 import Nips2013
 from cbmr.encoder.residual import Residual
 from cbmr.encoder.spotify2014 import Spotify2014
+from cbmr.encoder.vector import Vector
 from cbmr.errors import InputError
 from cbmr.files import write_tensors
 from cbmr.logmel import MelSpec
@@ -28,6 +29,7 @@ ENCODERS = {
     "spotify2014": Spotify2014,
     "nips2013": Nips2013,
     "residual": Residual,
+    "vector": Vector,
 }
 
 

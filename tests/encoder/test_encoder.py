@@ -32,6 +32,7 @@ VARIANTS = {
     ),
     "nips2013": ("nips2013", {"channels": [8, 8], "hidden": 16}),
     "residual": ("residual", {"channels": [8, 8, 12], "hidden": 16}),
+    "vector": ("vector", {"hidden": [16]}),
 }
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from cbmr.encoder import ENCODERS, Nips2013, Residual, Spotify2014
+from cbmr.encoder import ENCODERS, Nips2013, Residual, Spotify2014, Vector
 from cbmr.errors import InputError
 
 SMALL = {"channels": [8, 8, 12, 12], "hidden": 16}
@@ -150,6 +150,15 @@ def test_a_residual_block_starts_as_its_shortcut():
     block = Residual(16, 5, channels=[6], hidden=8).blocks[0]
     activation = torch.rand(2, 6, 10)
     assert torch.equal(block(activation), activation[:, :, 2:-2])
+
+
+def test_vectors_of_a_track_count_by_their_mean():
+    network = Vector(16, 5, hidden=[8]).eval()
+    nn.init.normal_(network.dense[-1].weight)
+    vectors = torch.randn(1, 16, 3)
+    several = network(vectors, torch.tensor([2]))
+    one = network(vectors[:, :, :2].mean(dim=2, keepdim=True), torch.tensor([1]))
+    torch.testing.assert_close(several, one)
 
 
 def test_sizes_that_cannot_be_are_explained():
