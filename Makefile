@@ -15,6 +15,7 @@ test: .venv/installed-test
 
 bench: .venv/installed-test
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.encoders
 	$(BIN)/python -m benchmarks.scan
 	$(BIN)/python -m benchmarks.playlist
 
