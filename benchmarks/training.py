@@ -16,7 +16,7 @@ import torch
 
 from cbmr.batches import Batches, EpochSampler, TrackBatches
 from cbmr.encoder import Encoder
-from cbmr.learners import MOMENTUM, FactorRegression, precision, train
+from cbmr.learners import MOMENTUM, FactorRegression, Listeners, precision, train
 from cbmr.logmel import MelSpec
 
 TRACKS, BATCH, CROP, ROUNDS = 512, 32, 599, 5
@@ -64,7 +64,15 @@ def _learner() -> FactorRegression:
     scale = torch.zeros(128), torch.ones(128)
     encoder = Encoder("spotify2014", arguments, MelSpec(), *scale)
     return FactorRegression(
-        encoder, None, learning_rate=0.01, weight_decay=0.0, crop_frames=CROP, rng_seed=0
+        encoder,
+        None,
+        loss="mse",
+        options={},
+        listeners=Listeners(torch.zeros(1, 40), torch.ones(1), learned=False),
+        learning_rate=0.01,
+        weight_decay=0.0,
+        crop_frames=CROP,
+        rng_seed=0,
     )
 
 
@@ -76,7 +84,7 @@ def _bare(data: TrackBatches, kind: str) -> float:
     for items in EpochSampler(np.ones(TRACKS), BATCH, TRACKS, rng_seed=0):
         batch = {name: tensor.to(device) for name, tensor in data[items].items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=kind == "bf16-mixed"):
-            loss = (learner.embed(batch) - batch["target"]).square().sum(dim=1).mean()
+            loss = (learner.predict(batch) - batch["target"]).square().sum(dim=1).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)

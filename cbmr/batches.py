@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cbmr.corpus import Plays
 from cbmr.preferences import Preferences
 from cbmr.spectrograms import SpectrogramStore
 
@@ -46,12 +47,25 @@ class EpochSampler(Sampler[np.ndarray]):
 
 
 class TrackBatches(Dataset[dict[str, Any]]):
-    """Tracks of the store (`rows`, into it) with the `targets` `[rows, factors]` to predict."""
+    """Tracks of the store (`rows`, into it), with the `targets` `[rows, factors]` to predict and
+    the `plays` of them, where given: listeners as rows of the factors, tracks as rows of the store.
+
+    A batch holds its plays as `listener`, `count` and `played`, the track's place, each `[plays]`.
+    """
 
     def __init__(
-        self, store: SpectrogramStore, rows: np.ndarray, targets: np.ndarray | None = None
+        self,
+        store: SpectrogramStore,
+        rows: np.ndarray,
+        targets: np.ndarray | None = None,
+        plays: Plays | None = None,
     ) -> None:
         self.store, self.rows, self.targets = store, rows, targets
+        self.plays = plays
+        if plays is not None:
+            order = np.argsort(plays.track, kind="stable")
+            self.plays = Plays(plays.user[order], plays.track[order], plays.count[order])
+            self.begin = np.searchsorted(self.plays.track, np.arange(len(store) + 1))
 
     def __getitem__(self, items: np.ndarray) -> dict[str, Any]:
         rows = self.rows[items]
@@ -61,6 +75,13 @@ class TrackBatches(Dataset[dict[str, Any]]):
         }
         if self.targets is not None:
             batch["target"] = torch.from_numpy(self.targets[items])
+        if self.plays is not None:
+            spans = [np.arange(self.begin[row], self.begin[row + 1]) for row in rows]
+            places = np.concatenate(spans)
+            played = np.repeat(np.arange(len(rows)), [len(span) for span in spans])
+            batch["played"] = torch.from_numpy(played)
+            batch["listener"] = torch.from_numpy(self.plays.user[places])
+            batch["count"] = torch.from_numpy(self.plays.count[places])
         return batch
 
 
@@ -138,15 +159,17 @@ def factor_batches(
     store: SpectrogramStore,
     train_rows: np.ndarray,
     targets: np.ndarray,
+    plays: Plays | None,
     valid_rows: np.ndarray | None,
     *,
     batch_size: int,
     rng_seed: int,
     workers: int,
 ) -> Batches:
-    """Stage 1: tracks `train_rows` with unit-norm `targets` `[train_rows, factors]`."""
+    """Stage 1: tracks `train_rows` with unit-norm `targets` `[train_rows, factors]`, and the plays
+    of them for an objective that reads them."""
     return Batches(
-        TrackBatches(store, train_rows, targets),
+        TrackBatches(store, train_rows, targets, plays),
         EpochSampler(np.ones(len(train_rows)), batch_size, len(train_rows), rng_seed),
         None if valid_rows is None else TrackBatches(store, valid_rows),
         workers=workers,

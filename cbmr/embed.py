@@ -20,7 +20,8 @@ def embed_store(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Vectors:
-    """Unit vectors of every track of the store, in its order."""
+    """Unit vectors of every track of the store, in its order, with the encoder's confidence where
+    it predicts a mixture."""
     if encoder.mel_spec != store.mel_spec:
         raise InputError(
             f"the encoder reads {encoder.mel_spec}, {store.folder} holds {store.mel_spec}: scan "
@@ -29,24 +30,30 @@ def embed_store(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = encoder.to(device).eval()
     vectors = np.empty((len(store), encoder.embedding_size), dtype=np.float32)
+    confidence = np.empty(len(store), dtype=np.float32)
     for start in range(0, len(store), BATCH):
         rows = np.arange(start, min(start + BATCH, len(store)))
         logmel = torch.from_numpy(store[rows]).to(device)
         frames = torch.from_numpy(store.frames[rows]).to(device)
-        vectors[rows] = _unit(encoder, logmel, frames)
+        vectors[rows], confidence[rows] = _embed(encoder, logmel, frames)
         if progress is not None:
             progress(int(rows[-1]) + 1, len(store))
-    return Vectors(store.track_ids, vectors)
+    return Vectors(store.track_ids, vectors, confidence if encoder.components else None)
 
 
 def embed_file(encoder: Encoder, path: Path, *, excerpt_s: float) -> np.ndarray:
     """Unit vector `[embedding_size]` of one audio file's middle `excerpt_s` seconds."""
     spectrogram, frames = read_logmel(path, encoder.mel_spec, excerpt_s)
-    return _unit(encoder, torch.from_numpy(spectrogram)[None], torch.tensor([frames]))[0]
+    one = torch.from_numpy(spectrogram)[None], torch.tensor([frames])
+    return _embed(encoder, *one)[0][0]
 
 
 @torch.no_grad()
-def _unit(encoder: Encoder, logmel: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
-    embedding = encoder(logmel, frames)
-    unit: np.ndarray = torch.nn.functional.normalize(embedding, dim=1).cpu().numpy()
-    return unit
+def _embed(
+    encoder: Encoder, logmel: torch.Tensor, frames: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors and confidence, which is 1 where the encoder does not tell."""
+    predicted = encoder.predict(logmel, frames)
+    unit = torch.nn.functional.normalize(encoder.expected(predicted), dim=1)
+    sure = encoder.confidence(predicted) if encoder.components else torch.ones(len(unit))
+    return unit.cpu().numpy(), sure.cpu().numpy()

@@ -1,23 +1,28 @@
 """The artefact between training and serving: track ids and their unit vectors, on disk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cbmr.corpus import rows_of
 from cbmr.errors import InputError
-from cbmr.files import read_arrays, write_arrays
+from cbmr.files import has_array, read_arrays, write_arrays
 
 UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """`track_ids` text `[tracks]`, unique; `vectors` float32 `[tracks, embedding_size]`, unit."""
+    """`track_ids` text `[tracks]`, unique; `vectors` float32 `[tracks, embedding_size]`, unit.
+
+    `confidence` float32 `[tracks]` in 0..1 is how sure of them an encoder is that tells (a mixture
+    density network).
+    """
 
     track_ids: np.ndarray
     vectors: np.ndarray
+    confidence: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or len(self.track_ids) != len(self.vectors):
@@ -42,10 +47,13 @@ class Vectors:
 
 def save_vectors(path: Path, vectors: Vectors) -> None:
     """Write `embeddings.npz`; NaN and infinity are refused."""
-    write_arrays(path, track_ids=vectors.track_ids, vectors=vectors.vectors)
+    arrays = {name: array for name, array in vars(vectors).items() if array is not None}
+    write_arrays(path, **arrays)
 
 
 def load_vectors(path: Path) -> Vectors:
     """Read `embeddings.npz`; InputError when it is damaged, not finite or not unit-norm."""
-    track_ids, vectors = read_arrays(path, "track_ids", "vectors")
-    return Vectors(track_ids, vectors)
+    vectors = Vectors(*read_arrays(path, "track_ids", "vectors"))
+    if has_array(path, "confidence"):
+        return replace(vectors, confidence=read_arrays(path, "confidence")[0])
+    return vectors

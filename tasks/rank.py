@@ -27,7 +27,8 @@ def material(cfg: DictConfig) -> "Material":
     from tasks.stages import gather
 
     encoder_file = Path(cfg.run) / "regress" / "encoder.pt"
-    learned_from = gather(cfg, corpus, load_encoder(encoder_file).mel_spec)
+    spec, users = load_encoder(encoder_file).mel_spec, encoder_file.with_name("users.npz")
+    learned_from = gather(cfg, corpus, spec, users)
     votes, ids = training_votes(learned_from), learned_from.store.track_ids
     named = (corpus.user_ids[votes.user], ids[votes.seed], ids[votes.track], votes.up)
     more = {

@@ -12,7 +12,8 @@ from tasks.runs import is_fresh, read_corpus, require, say, settings_of
 if TYPE_CHECKING:
     from tasks.stages import Material
 
-LOSSES = ("mse",)
+LOSSES = ("mse", "cosine", "wpe", "mdn", "listeners")
+READ_PLAYS = ("wpe", "listeners")
 
 
 def material(cfg: DictConfig) -> "Material":
@@ -28,8 +29,7 @@ def material(cfg: DictConfig) -> "Material":
 
 def run(cfg: DictConfig) -> None:
     """Train the encoder to predict unit-norm factors and leave `regress/`."""
-    if cfg.loss.name not in LOSSES:
-        raise InputError(f"loss={cfg.loss.name}: expected {', '.join(LOSSES)}; rank has others")
+    _check(cfg)
     settings, learned_from = settings_of(cfg), material(cfg)
     train_rows, valid, inputs = learned_from.train_rows, learned_from.valid, learned_from.inputs
     if len(train_rows) < 2:
@@ -41,30 +41,43 @@ def run(cfg: DictConfig) -> None:
     if not valid.has_listening:
         say("regress: no validation track has plays, so the last epoch is kept")
 
+    import numpy as np
     import torch
 
     from cbmr.batches import factor_batches
     from cbmr.embed import embed_store
     from cbmr.encoder import Encoder
-    from cbmr.learners import FactorRegression
+    from cbmr.evaluation.held_out import plays_in_store
+    from cbmr.learners import FactorRegression, Listeners
     from cbmr.spectrograms import band_scale
     from tasks.stages import fit, optimisation, save_stage
 
-    store, targets = learned_from.store, learned_from.targets
+    store, targets, factors = learned_from.store, learned_from.targets, learned_from.factors
     torch.manual_seed(cfg.rng_seed)
     arguments = OmegaConf.to_container(cfg.encoder.arguments)
     arguments |= {"mels": store.mel_spec.mels, "embedding_size": targets.shape[1]}
+    if cfg.loss.name == "mdn":
+        arguments["components"] = cfg.loss.options.components
     scale = band_scale(store, train_rows)
     encoder = Encoder(cfg.encoder.name, arguments, store.mel_spec, *scale)
+    plays = plays_in_store(learned_from.corpus, factors, store)
     learner = FactorRegression(
         encoder,
         valid.listening_score if valid.has_listening else None,
+        loss=cfg.loss.name,
+        options=dict(cfg.loss.options),
+        listeners=Listeners(
+            torch.from_numpy(factors.user_factors),
+            torch.from_numpy(np.bincount(plays.user, minlength=len(factors.user_ids))).float(),
+            learned=cfg.loss.name == "listeners",
+        ),
         **optimisation(cfg, store.mel_spec),
     )
     batches = factor_batches(
         store,
         train_rows,
         targets[train_rows],
+        plays if cfg.loss.name in READ_PLAYS else None,
         valid.rows if valid.has_listening else None,
         batch_size=cfg.batch_size,
         rng_seed=cfg.rng_seed,
@@ -75,10 +88,22 @@ def run(cfg: DictConfig) -> None:
     epoch = fit(cfg, "regress", learner, batches, settings, inputs)
     vectors = embed_store(encoder, store)
     metrics = {"train_tracks": len(train_rows), "parameters": parameters, "epoch": epoch}
+    listeners = learner.learned_listeners()
+    users = None if listeners is None else listeners.detach().numpy()
     if valid.has_listening:
-        numbers = valid.measure(vectors.vectors[valid.rows])
+        numbers = valid.measure(vectors.vectors[valid.rows], users)
         metrics |= {f"valid_{name}": value for name, value in numbers.items()}
-    save_stage(cfg, "regress", encoder, vectors, metrics, settings, inputs)
+    save_stage(cfg, "regress", encoder, vectors, metrics, settings, inputs, users=users)
+
+
+def _check(cfg: DictConfig) -> None:
+    if cfg.loss.name not in LOSSES:
+        raise InputError(f"loss={cfg.loss.name}: expected {', '.join(LOSSES)}; rank has others")
+    if cfg.encoder.arguments.get("unit_output") and cfg.loss.name in ("wpe", "mdn"):
+        raise InputError(
+            f"encoder.arguments.unit_output=true with loss={cfg.loss.name}: expected false, since "
+            "what that objective predicts is not a unit vector"
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from cbmr.corpus import Corpus
 from cbmr.encoder import Encoder, save_encoder
 from cbmr.evaluation.held_out import HeldOut, held_out
 from cbmr.factors import Factors, load_factors, unit_targets
-from cbmr.files import content_hash, file_hash, write_json
+from cbmr.files import content_hash, file_hash, read_arrays, write_arrays, write_json
 from cbmr.learners import Learner, train
 from cbmr.logmel import MelSpec
 from cbmr.spectrograms import SpectrogramStore, store_folder
@@ -40,11 +40,12 @@ class Material:
     inputs: dict[str, str]
 
 
-def gather(cfg: DictConfig, corpus: Corpus, spec: MelSpec) -> Material:
-    """The run's store of this spectrogram and its factors, for the tracks of `corpus`."""
+def gather(cfg: DictConfig, corpus: Corpus, spec: MelSpec, users: Path | None = None) -> Material:
+    """The run's store of this spectrogram and its factors, for the tracks of `corpus`; with the
+    listeners of the file `users` in place of the factors' own, where it is there."""
     folder = Path(cfg.run)
     store = open_store(cfg, spec)
-    factors = load_factors(folder / "factors.npz")
+    factors = with_users(load_factors(folder / "factors.npz"), users)
     targets = unit_targets(factors, store.track_ids)
     targets[~np.isin(store.track_ids, corpus.track_ids[corpus.in_split("train")])] = np.nan
     train_rows = np.flatnonzero(~np.isnan(targets).any(axis=1))
@@ -55,6 +56,14 @@ def gather(cfg: DictConfig, corpus: Corpus, spec: MelSpec) -> Material:
         "split": content_hash(store.track_ids[train_rows], store.track_ids[valid.rows]),
     }
     return Material(corpus, store, factors, targets, train_rows, valid, inputs)
+
+
+def with_users(factors: Factors, users: Path | None) -> Factors:
+    """Factors whose listeners are those that a stage learned, where it left any."""
+    if users is None or not users.exists():
+        return factors
+    user_ids, learned = read_arrays(users, "user_ids", "user_factors")
+    return replace(factors, user_ids=user_ids, user_factors=learned)
 
 
 def open_store(cfg: DictConfig, spec: MelSpec) -> SpectrogramStore:
@@ -110,16 +119,24 @@ def save_stage(
     metrics: Mapping[str, float],
     settings: Mapping[str, Any],
     inputs: Mapping[str, str],
+    users: np.ndarray | None = None,
 ) -> None:
-    """Leave a stage's artefacts. Its manifest goes first and comes back last, so that a stage
-    interrupted here is seen as missing, never as whole."""
+    """Leave a stage's artefacts, with the listeners that it learned, if any, as `users.npz`. Its
+    manifest goes first and comes back last, so that a stage interrupted here is seen as missing,
+    never as whole."""
     run = Path(cfg.run)
     folder = run / stage
     (run / MANIFESTS[stage]).unlink(missing_ok=True)
     save_encoder(folder / "encoder.pt", encoder)
     save_vectors(folder / "embeddings.npz", vectors)
     write_json(folder / "metrics.json", metrics)
-    names = ("encoder.pt", "embeddings.npz")
+    names = ["encoder.pt", "embeddings.npz"]
+    if users is None:
+        (folder / "users.npz").unlink(missing_ok=True)
+    else:
+        user_ids = load_factors(run / "factors.npz").user_ids
+        write_arrays(folder / "users.npz", user_ids=user_ids, user_factors=users)
+        names.append("users.npz")
     outputs = {name: file_hash(folder / name) for name in names}
     write_manifest(run, stage, settings, inputs, outputs=outputs)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from cbmr.encoder import ENCODERS
-from cbmr.learners import THUMB_LOSSES
+from cbmr.learners import FACTOR_LOSSES, THUMB_LOSSES
 from cbmr.logmel import MelSpec
 from tasks import rank, regress
 from tasks.command import CONF, check_settings
@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "augment": "",
     "encoder": "logmel encoder",
     "batches": "corpus spectrograms factors preferences",
-    "learners": "encoder augment losses metrics batches",
+    "learners": "encoder augment losses metrics batches learners",
     "vectors": "corpus",
     "embed": "audio logmel spectrograms encoder vectors",
     "index": "vectors",
@@ -126,14 +126,14 @@ def test_every_yaml_fits_what_it_configures():
             seen.add(path.name)
     for path in sorted(Path(CONF).glob("loss/*.yaml")):
         cfg = OmegaConf.load(path)
-        if cfg.name in THUMB_LOSSES:
-            required = inspect.signature(THUMB_LOSSES[cfg.name]).parameters
-            assert {"unit", "batch", *cfg.options} == set(required)
-        else:
-            assert cfg.name in regress.LOSSES
+        loss = {**THUMB_LOSSES, **FACTOR_LOSSES}[cfg.name]
+        assert cfg.name == path.stem
+        keywords = inspect.signature(loss).parameters.values()
+        assert set(cfg.options) == {p.name for p in keywords if p.kind == p.KEYWORD_ONLY}
         seen.add(path.name)
-    assert len(seen) == 21
+    assert len(seen) == 25
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
+    assert set(regress.LOSSES) == set(FACTOR_LOSSES)
     assert {path.name for path in Path(CONF).rglob("*.yaml")} == seen
 
 

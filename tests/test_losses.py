@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from cbmr.losses import (
+    cosine_error,
     distance,
     drlim,
     factor_error,
+    listener_softmax,
+    mixture_error,
     ranknet,
     station_triplet,
     weighted_mean,
+    weighted_prediction_error,
 )
 
 POINTS = torch.tensor([[0.0, 0.0], [0.3, 0.4], [0.6, 0.8], [0.0, 2.0]])
@@ -28,6 +32,118 @@ def test_factor_error_of_unit_vectors_is_two_less_two_cosines():
     unit = torch.nn.functional.normalize(torch.randn(2, 5, 8), dim=2)
     cosine = (unit[0] * unit[1]).sum(dim=1).mean()
     assert factor_error(unit[0], unit[1]).item() == pytest.approx(2 - 2 * cosine.item(), abs=1e-6)
+
+
+def test_cosine_error_by_hand():
+    """(0.3, 0.4) against (1, 0) has cosine 0.6, whatever the lengths; against itself 1."""
+    target = torch.tensor([[2.0, 0.0], [0.6, 0.8]])
+    assert cosine_error(POINTS[1:3], target).item() == pytest.approx(0.4 / 2)
+
+
+def test_cosine_error_has_a_gradient_at_zero():
+    predicted = torch.zeros(3, 4, requires_grad=True)
+    cosine_error(predicted, torch.eye(3, 4)).backward()
+    assert predicted.grad.isfinite().all()
+    assert (predicted.grad.diagonal() < 0).all()
+
+
+# --- plays --------------------------------------------------------------------------------------
+
+
+def plays(tracks=7, listeners=11, rng_seed=0):
+    """Who played what, each track at least once: places, rows and confidences."""
+    rng = np.random.default_rng(rng_seed)
+    played = rng.random((tracks, listeners)) < 0.3
+    played[:, 0] = True
+    track, user = np.nonzero(played)
+    return torch.tensor(track), torch.tensor(user), torch.tensor(rng.random(len(user)) * 9 + 1)
+
+
+def test_wpe_by_plays_is_the_dense_sum():
+    """Over every (track, listener): c (p - x.y)^2, with c = 1 and p = 0 where nobody played."""
+    track, user, confidence = plays()
+    predicted, users = torch.randn(7, 4).double(), torch.randn(11, 4).double()
+    preference, weight = torch.zeros(7, 11).double(), torch.ones(7, 11).double()
+    preference[track, user] = 1
+    weight[track, user] = confidence
+    dense = (weight * (preference - predicted @ users.T).square()).sum() / confidence.sum()
+    sparse = weighted_prediction_error(predicted, users, track, user, confidence)
+    torch.testing.assert_close(sparse, dense, rtol=1e-5, atol=1e-5)
+
+
+def test_wpe_of_zeros_is_one():
+    track, user, confidence = plays()
+    loss = weighted_prediction_error(torch.zeros(7, 4), torch.randn(11, 4), track, user, confidence)
+    assert loss.item() == pytest.approx(1)
+
+
+def softmax_by_loop(embedding, users, bias, track, user):
+    per_track = [[] for _ in embedding]
+    for t, u in zip(track.tolist(), user.tolist(), strict=True):
+        logits = [float(embedding[t] @ x + b) for x, b in zip(users, bias, strict=True)]
+        log_z = math.log(sum(math.exp(logit) for logit in logits))
+        per_track[t].append(log_z - logits[u])
+    return float(np.mean([np.mean(losses) for losses in per_track]))
+
+
+def test_the_full_listener_softmax_is_a_plain_loop():
+    track, user, _ = plays()
+    embedding, users, bias = torch.randn(7, 4), torch.randn(11, 4), torch.randn(11)
+    loss = listener_softmax(
+        embedding, users, bias, track, user, drawn=torch.arange(11), expected=torch.ones(11)
+    )
+    assert loss.item() == pytest.approx(
+        softmax_by_loop(embedding, users, bias, track, user), rel=1e-5
+    )
+
+
+def test_the_sampled_listener_softmax_comes_to_the_full_one():
+    """Drawn by a share that has nothing to do with the scores: many draws, the same loss and the
+    same gradient."""
+    torch.manual_seed(0)
+    track, user, _ = plays()
+    embedding, users, bias = torch.randn(7, 4), torch.randn(11, 4), torch.randn(11)
+    share = torch.rand(11) + 0.1
+    share /= share.sum()
+    results = []
+    for drawn, expected in (
+        (torch.arange(11), torch.ones(11)),
+        (torch.multinomial(share, 200_000, replacement=True), 200_000 * share),
+    ):
+        leaf = embedding.clone().requires_grad_()
+        loss = listener_softmax(leaf, users, bias, track, user, drawn=drawn, expected=expected)
+        results.append((loss, *torch.autograd.grad(loss, leaf)))
+    torch.testing.assert_close(results[0], results[1], rtol=0.02, atol=0.01)
+
+
+def test_few_sampled_listeners_leave_a_finite_loss():
+    track, user, _ = plays()
+    embedding = (10 * torch.randn(7, 4)).requires_grad_()
+    loss = listener_softmax(
+        embedding, torch.randn(11, 4), torch.zeros(11), track, user,
+        drawn=torch.tensor([3, 3]), expected=torch.full((11,), 2 / 11),
+    )  # fmt: skip
+    loss.backward()
+    assert loss.isfinite()
+    assert embedding.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("components", [1, 3])
+def test_mixture_error_is_the_likelihood_of_torch_distributions(components):
+    logit, mean, log_std = (
+        torch.randn(5, components), torch.randn(5, components, 6), torch.randn(5, components, 6)
+    )  # fmt: skip
+    target = torch.randn(5, 6)
+    mixture = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(logits=logit),
+        torch.distributions.Independent(torch.distributions.Normal(mean, log_std.exp()), 1),
+    )
+    expected = -mixture.log_prob(target).mean() / 6
+    error = mixture_error(logit.log_softmax(dim=1), mean, log_std, target)
+    torch.testing.assert_close(error, expected)
+
+
+# --- thumbs -------------------------------------------------------------------------------------
 
 
 def test_drlim_by_hand():

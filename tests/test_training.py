@@ -17,8 +17,9 @@ import torch
 from cbmr.batches import EpochSampler, StationBatches
 from cbmr.corpus import Thumbs
 from cbmr.encoder import load_encoder
+from cbmr.errors import InputError
 from cbmr.preferences import make_preferences
-from tasks import factorize, rank, regress, scan
+from tasks import evaluate, factorize, rank, regress, scan
 from tasks.command import CONF
 from tests.conftest import make_tables, write_corpus
 
@@ -178,6 +179,35 @@ def test_stage_1_comes_back_where_stage_2_does_not_help(made, tmp_path, capsys):
         same = load_encoder(run / "rank/encoder.pt").network.state_dict()
         for name, value in load_encoder(run / "regress/encoder.pt").network.state_dict().items():
             assert torch.equal(value, same[name])
+
+
+@pytest.mark.parametrize("loss", ["cosine", "wpe", "mdn", "listeners"])
+def test_every_objective_of_stage_1_trains_and_stage_2_goes_on_from_it(made, tmp_path, loss):
+    (tmp_path / "spectrograms").symlink_to(made / "run/spectrograms")
+    for file in ("factors.npz", "factors.json"):
+        (tmp_path / file).write_bytes((made / "run" / file).read_bytes())
+    run_task(regress, made / "corpus", tmp_path, *TINY, *ENCODER, f"loss={loss}")
+    log = pl.read_csv(tmp_path / "regress/logs/metrics.csv")["train/loss"].drop_nulls()
+    assert log[-1] < log[0]
+    run_task(rank, made / "corpus", tmp_path, *TINY)
+    run_task(evaluate, made / "corpus", tmp_path, "bootstraps=2")
+    vectors = np.load(tmp_path / "regress/embeddings.npz")
+    assert ("confidence" in vectors) == (loss == "mdn")
+    assert (tmp_path / "regress/users.npz").exists() == (loss == "listeners")
+    if loss == "mdn":
+        assert ((vectors["confidence"] >= 0) & (vectors["confidence"] <= 1)).all()
+    if loss == "listeners":
+        users, factors = (np.load(tmp_path / name) for name in ("regress/users.npz", "factors.npz"))
+        assert users["user_ids"].tolist() == factors["user_ids"].tolist()
+        assert users["user_factors"].shape == factors["user_factors"].shape
+
+
+@pytest.mark.parametrize("loss", ["wpe", "mdn"])
+def test_a_unit_output_is_refused_where_it_makes_no_sense(made, tmp_path, loss):
+    with pytest.raises(InputError, match="unit_output"):
+        run_task(
+            regress, made / "corpus", tmp_path, f"loss={loss}", "encoder.arguments.unit_output=true"
+        )
 
 
 @pytest.mark.parametrize("loss", ["triplet", "ranknet"])

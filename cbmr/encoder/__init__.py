@@ -7,7 +7,7 @@ frames reach, and over those alone. Embeddings come out as the network predicts 
 them unit-norm.
 """
 
-from cbmr.encoder.door import ENCODERS, KEYS, Encoder, load_encoder, save_encoder
+from cbmr.encoder.door import ENCODERS, KEYS, Encoder, load_encoder, mixture, save_encoder
 from cbmr.encoder.layers import Maxout, StochasticPool, global_pool
 from cbmr.encoder.nips2013 import Nips2013
 from cbmr.encoder.residual import Residual
@@ -16,5 +16,6 @@ from cbmr.encoder.vector import Vector
 
 __all__ = [
     "ENCODERS", "KEYS", "Encoder", "Maxout", "Nips2013", "Residual", "Spotify2014",
-    "StochasticPool", "Vector", "global_pool", "load_encoder", "save_encoder",
+    "StochasticPool", "Vector", "global_pool", "load_encoder", "mixture",
+    "save_encoder",
 ]  # fmt: skip

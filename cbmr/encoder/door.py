@@ -3,6 +3,7 @@
 `encoder.pt` is what training leaves and serving reads: no Hydra, no Lightning, no pickled code.
 """
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ class Encoder(nn.Module):
     """A network with everything needed to run it on sound: its mel spectrogram, its scaling.
 
     `arguments` rebuild the network: `ENCODERS[name](**arguments)`. `input_mean` and `input_std`
-    are `[mels]`. The state dict is the network's alone.
+    are `[mels]`. The state dict is the network's alone. With `components` among the arguments the
+    network predicts a mixture of so many Gaussians, whose mean is the embedding (a mixture density
+    network, Bishop 1994).
     """
 
     input_mean: torch.Tensor
@@ -55,7 +58,8 @@ class Encoder(nn.Module):
         if name not in ENCODERS:
             raise InputError(f"encoder={name}: expected one of {', '.join(ENCODERS)}")
         self.name, self.arguments, self.mel_spec = name, arguments, mel_spec
-        self.network = ENCODERS[name](**arguments)
+        self.components = int(arguments.get("components", 0))
+        self.network = ENCODERS[name](**_of_network(arguments))
         self.register_buffer("input_mean", input_mean.float(), persistent=False)
         self.register_buffer("input_std", input_std.float(), persistent=False)
 
@@ -66,11 +70,50 @@ class Encoder(nn.Module):
     def forward(self, logmel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Log-mels `[batch, mels, frames]` (any float type), of which the first `frames` `[batch]`
         of each item are real, to embeddings `[batch, embedding_size]`."""
+        return self.expected(self.predict(logmel, frames))
+
+    def expected(self, predicted: torch.Tensor) -> torch.Tensor:
+        """The embeddings `[batch, embedding_size]` of what `predict` says."""
+        if not self.components:
+            return predicted
+        log_weight, mean, _ = mixture(predicted, self.components)
+        return (log_weight.exp()[:, :, None] * mean).sum(dim=1)
+
+    def confidence(self, predicted: torch.Tensor) -> torch.Tensor:
+        """How sure a mixture is `[batch]`: the share of a unit-norm target that it expects to
+        explain, `1 - E|t - mean|^2`, at least 0."""
+        log_weight, mean, log_std = mixture(predicted, self.components)
+        square = mean.square().sum(dim=2) + (2 * log_std).exp().sum(dim=2)
+        variance = (log_weight.exp() * square).sum(dim=1)
+        variance = variance - self.expected(predicted).square().sum(dim=1)
+        return (1 - variance).clamp_min(0)
+
+    def predict(self, logmel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """What the network says `[batch, outputs]`: embeddings, or the numbers of a `mixture`."""
         scale = self.input_std.clamp_min(SMALLEST_STD)[:, None]
         standardised = (logmel.float() - self.input_mean[:, None]) / scale
         looped = _looped(standardised, frames, int(self.network.least_frames))
         out: torch.Tensor = self.network(looped, frames)
         return out
+
+
+def mixture(
+    predicted: torch.Tensor, components: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A network's outputs `[batch, components (2 factors + 1)]` as a mixture of Gaussians:
+    `log_weight` `[batch, components]` by softmax, `mean` and `log_std` `[batch, components,
+    factors]`. Zeros give deviations of `1 / sqrt(factors)`, as a unit vector's coordinates have."""
+    numbers = torch.unflatten(predicted.float(), 1, (components, -1))
+    factors = (numbers.shape[2] - 1) // 2
+    logit, mean, log_std = torch.split(numbers, [1, factors, factors], dim=2)
+    return logit.squeeze(2).log_softmax(dim=1), mean, log_std - 0.5 * math.log(factors)
+
+
+def _of_network(arguments: dict[str, Any]) -> dict[str, Any]:
+    own = {name: value for name, value in arguments.items() if name != "components"}
+    if "components" in arguments:
+        own["embedding_size"] = arguments["components"] * (2 * arguments["embedding_size"] + 1)
+    return own
 
 
 def _looped(logmel: torch.Tensor, frames: torch.Tensor, least: int) -> torch.Tensor:

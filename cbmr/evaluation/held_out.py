@@ -1,11 +1,12 @@
-"""What training is validated by: listening to, and votes on, validation tracks alone."""
+"""What is trained on, as rows of the store, and what training is validated by: listening to, and
+votes on, validation tracks alone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from cbmr.corpus import Corpus, Thumbs, rows_of, votes_of
+from cbmr.corpus import Corpus, Plays, Thumbs, rows_of, training_plays, votes_of
 from cbmr.evaluation.question import relevance
 from cbmr.factors import Factors, unit_rows
 from cbmr.metrics import auc, pooled_auc, rank
@@ -20,8 +21,9 @@ class HeldOut:
     """Validation tracks and votes among the tracks of a store.
 
     `rows` `[rows]` of the store, ascending, are what has to be embedded; `tracks` says which of
-    them are candidates for listening, `relevant` `[listeners, tracks]` who played them, and `votes`
-    holds votes whose seed and track are places in `rows`.
+    them are candidates for listening, `users` `[listeners, size]` are those of the factors,
+    `relevant` `[listeners, tracks]` who played what, and `votes` holds votes whose seed and track
+    are places in `rows`.
     """
 
     rows: np.ndarray
@@ -40,21 +42,25 @@ class HeldOut:
         """Whether there are ups and downs."""
         return 0 < self.votes.up.sum() < len(self.votes)
 
-    def measure(self, embeddings: np.ndarray) -> dict[str, float]:
-        """`listening_auc` and `thumbs_auc`, where it can be told, of `[rows, size]`."""
+    def measure(self, embeddings: np.ndarray, users: np.ndarray | None = None) -> dict[str, float]:
+        """`listening_auc` and `thumbs_auc`, where it can be told, of `[rows, size]`; listened to by
+        `users` `[listeners of the factors, size]` in place of the factors' own."""
         unit = unit_rows(embeddings)
+        listeners = self.users if users is None else users
         numbers = {}
         if self.has_listening:
-            ranking = rank(self.users @ unit[self.tracks].T, self.relevant)
+            ranking = rank(listeners @ unit[self.tracks].T, self.relevant)
             numbers["listening_auc"] = float(np.nanmean(auc(ranking)))
         if self.has_votes:
             similarity = (unit[self.votes.seed] * unit[self.votes.track]).sum(axis=1)
             numbers["thumbs_auc"] = pooled_auc(similarity, self.votes.up)
         return numbers
 
-    def listening_score(self, embeddings: np.ndarray) -> dict[str, float]:
+    def listening_score(
+        self, embeddings: np.ndarray, users: np.ndarray | None = None
+    ) -> dict[str, float]:
         """What stage 1 maximises, as `score` beside the numbers: listening AUC."""
-        numbers = self.measure(embeddings)
+        numbers = self.measure(embeddings, users)
         return {**numbers, "score": numbers["listening_auc"]}
 
     def thumbs_score(self, before: dict[str, float]) -> Callable[[np.ndarray], dict[str, float]]:
@@ -79,11 +85,12 @@ def held_out(corpus: Corpus, factors: Factors, store: SpectrogramStore) -> HeldO
     # Both in the order of the corpus, which is what `relevance` reads.
     valid = valid[np.argsort(in_corpus[valid])]
     users = rows_of(corpus.user_ids, factors.user_ids)
+    relevant = relevance(corpus.plays, np.sort(users), in_corpus[valid])
     return HeldOut(
         rows=rows,
         tracks=np.searchsorted(rows, valid),
-        users=factors.user_factors[np.argsort(users)],
-        relevant=relevance(corpus.plays, np.sort(users), in_corpus[valid]),
+        users=factors.user_factors,
+        relevant=relevant[np.argsort(np.argsort(users))],
         votes=Thumbs(
             votes.user,
             np.searchsorted(rows, votes.seed),
@@ -91,6 +98,16 @@ def held_out(corpus: Corpus, factors: Factors, store: SpectrogramStore) -> HeldO
             votes.up,
         ),
     )
+
+
+def plays_in_store(corpus: Corpus, factors: Factors, store: SpectrogramStore) -> Plays:
+    """The plays of training tracks with audio: listeners as rows of the factors, tracks of the
+    store."""
+    plays = training_plays(corpus)
+    user = rows_of(factors.user_ids, corpus.user_ids)[plays.user]
+    track = rows_of(store.track_ids, corpus.track_ids)[plays.track]
+    here = (user >= 0) & (track >= 0)
+    return Plays(user[here], track[here], plays.count[here])
 
 
 def votes_in_store(corpus: Corpus, store: SpectrogramStore, split: str) -> Thumbs:

@@ -1,0 +1,89 @@
+"""What all stages share: cropping, stochastic gradient descent, validation by a function."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from cbmr.augment import random_crop
+from cbmr.encoder import Encoder
+
+MOMENTUM = 0.9
+WARMUP_SHARE = 0.05
+
+Batch = dict[str, torch.Tensor]
+Validate = Callable[..., dict[str, float]]
+"""Embeddings `[valid rows, embedding_size]` to named numbers; `score` is what is maximised. An
+objective that learns its own listeners passes them as well, `[listeners, embedding_size]`."""
+
+
+class Learner(pl.LightningModule):
+    """What both stages share: cropping, stochastic gradient descent, validation by a function."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        validate: Validate | None,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        crop_frames: int,
+        rng_seed: int,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.validate = encoder, validate
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.crop_frames, self.rng_seed = crop_frames, rng_seed
+        self._embedded: list[torch.Tensor] = []
+
+    def predict(self, batch: Batch) -> torch.Tensor:
+        """What the network says `[batch, outputs]` of random crops."""
+        logmel, frames = random_crop(batch["logmel"], batch["frames"], crop_frames=self.crop_frames)
+        return self.encoder.predict(logmel, frames)
+
+    def learned_listeners(self) -> torch.Tensor | None:
+        """Listeners `[listeners, embedding_size]` that are learned with the encoder, if any are."""
+        return None
+
+    def on_train_epoch_start(self) -> None:
+        # Each epoch draws from its own seed: a resumed training repeats nothing and skips nothing.
+        torch.manual_seed(self.rng_seed * 100_003 + self.current_epoch)
+        # Lightning adds `datamodule` to its trainer without declaring it.
+        self.trainer.datamodule.sampler.epoch = self.current_epoch  # type: ignore[attr-defined]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Lightning opens the first epoch's batches before it starts that epoch.
+        self.trainer.datamodule.sampler.epoch = checkpoint["epoch"] + 1  # type: ignore[attr-defined]
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self._embedded.append(self.encoder(batch["logmel"], batch["frames"]).float().cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        assert self.validate is not None
+        listeners = self.learned_listeners()
+        known = () if listeners is None else (listeners.detach().float().cpu().numpy(),)
+        numbers = self.validate(torch.cat(self._embedded).numpy(), *known)
+        self._embedded.clear()
+        self.log_dict({f"valid/{name}": value for name, value in numbers.items()})
+
+    def configure_optimizers(self) -> Any:
+        """Nesterov's momentum, a short warm-up, then a cosine to zero."""
+        optimizer = torch.optim.SGD(
+            self.parameters(),
+            lr=self.learning_rate,
+            momentum=MOMENTUM,
+            nesterov=True,
+            weight_decay=self.weight_decay,
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = max(1, round(WARMUP_SHARE * total))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

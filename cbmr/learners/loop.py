@@ -1,0 +1,147 @@
+"""The loop: resumes, validates, keeps the best epoch, and is quiet about it."""
+
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.io import CheckpointIO
+
+from cbmr.batches import Batches
+from cbmr.files import write_tensors
+from cbmr.learners.learner import Learner
+
+LARGEST_GRADIENT = 1.0
+"""Norm to which a gradient is clipped: it lets the learning rate be five times higher."""
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Told the steps done, the steps in all, and after each epoch its numbers (else none)."""
+
+
+def train(
+    learner: Learner,
+    batches: Batches,
+    folder: Path,
+    *,
+    epochs: int,
+    fingerprint: str,
+    progress: Progress | None = None,
+) -> int:
+    """Train, and leave in `learner.encoder` the best epoch by `valid/score`; without validation
+    the last. Returns that epoch's number, counted from 1.
+
+    State is kept in `folder/checkpoints`: the same call with the same `fingerprint` (of settings
+    and inputs) goes on where an interrupted one was; with another it starts afresh. `progress` is
+    told the steps done, the steps in all, and after each epoch its numbers.
+    """
+    checkpoints = folder / "checkpoints"
+    mark = checkpoints / "fingerprint"
+    if not mark.exists() or mark.read_text() != fingerprint:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        checkpoints.mkdir(parents=True)
+        mark.write_text(fingerprint)
+    last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
+    has_validation = learner.validate is not None
+    kept = {last: None, best: "valid/score"} if has_validation else {last: None}
+    callbacks: list[Callback] = [
+        ModelCheckpoint(
+            dirpath=checkpoints,
+            filename=file.stem,
+            monitor=monitor,
+            mode="max",
+            save_on_train_epoch_end=True,  # a state within an epoch would not go on the same
+            enable_version_counter=False,
+        )
+        for file, monitor in kept.items()
+    ]
+    if progress is not None:
+        callbacks.append(_Progress(progress))
+    with _quiet():
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            accelerator="auto",
+            devices=1,
+            precision=precision(),
+            gradient_clip_val=LARGEST_GRADIENT,
+            callbacks=callbacks,
+            plugins=_WholeCheckpoints(),
+            logger=CSVLogger(folder, name="logs", version=""),
+            log_every_n_steps=1,
+            limit_val_batches=None if has_validation else 0,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        try:
+            trainer.fit(
+                learner, batches, ckpt_path=last if last.exists() else None, weights_only=True
+            )
+        except SystemExit:  # how Lightning ends on Ctrl-C
+            raise KeyboardInterrupt from None
+    state = torch.load([*kept][-1], map_location="cpu", weights_only=True)
+    learner.load_state_dict(state["state_dict"])
+    learner.cpu().eval()
+    return int(state["epoch"]) + 1
+
+
+def precision() -> Literal["bf16-mixed", "32-true"]:
+    """bfloat16 where the processor that trains computes in it, else float32."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    able = torch.cpu.get_capabilities()
+    return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
+
+
+class _WholeCheckpoints(CheckpointIO):
+    """Checkpoints that are whole or absent: Lightning's own are copied into place from another
+    folder, and one that is cut off there could not be resumed from."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        write_tensors(Path(path), checkpoint)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        content: dict[str, Any] = torch.load(path, map_location, weights_only=weights_only)
+        return content
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class _Progress(Callback):
+    def __init__(self, report: Progress) -> None:
+        self.report = report
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.report(trainer.global_step, int(trainer.estimated_stepping_batches), {})
+
+    def on_validation_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.report(trainer.global_step, int(trainer.estimated_stepping_batches), numbers)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's banners and its advice on settings that were chosen on purpose stay unsaid."""
+    logger = logging.getLogger("pytorch_lightning")
+    fabric = logging.getLogger("lightning.fabric")
+    levels = logger.level, fabric.level
+    logger.setLevel(logging.ERROR)
+    fabric.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="(pytorch_)?lightning")
+            yield
+    finally:
+        logger.setLevel(levels[0])
+        fabric.setLevel(levels[1])
