@@ -71,7 +71,7 @@ def _learner() -> FactorRegression:
         listeners=Listeners(torch.zeros(1, 40), torch.ones(1), learned=False),
         learning_rate=0.01,
         weight_decay=0.0,
-        crop_frames=CROP,
+        augmentation={"crop_frames": CROP},
         rng_seed=0,
     )
 

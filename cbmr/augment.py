@@ -13,6 +13,40 @@ WIDEST_SHARE = 0.2
 short clips keep most of theirs."""
 
 
+def augment(
+    logmel: torch.Tensor,
+    frames: torch.Tensor,
+    *,
+    band_mean: torch.Tensor,
+    crop_frames: int,
+    slowest: float = 1.0,
+    fastest: float = 1.0,
+    time_masks: int = 0,
+    time_width: int = 20,
+    band_masks: int = 0,
+    band_width: int = 16,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A random crop of each item, at a random speed where `slowest` and `fastest` leave room for
+    one, with masks where there are any: the functions below, in this order."""
+    if slowest == fastest == 1:
+        logmel, frames = random_crop(logmel, frames, crop_frames=crop_frames)
+    else:
+        logmel, frames = random_stretch(
+            logmel, frames, crop_frames=crop_frames, slowest=slowest, fastest=fastest
+        )
+    if time_masks or band_masks:
+        logmel = random_mask(
+            logmel,
+            frames,
+            band_mean=band_mean,
+            time_masks=time_masks,
+            time_width=time_width,
+            band_masks=band_masks,
+            band_width=band_width,
+        )
+    return logmel, frames
+
+
 def random_crop(
     logmel: torch.Tensor, frames: torch.Tensor, *, crop_frames: int
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -28,9 +28,13 @@ CONF = str(Path(__file__).resolve().parent.parent / "conf")
 FREE_TEXT = {"corpus", "run", "seed", "output", "exclude", "path", "encoder_file", "title"}
 ABOVE_ZERO = {
     "artist_spacing", "batch_size", "bootstraps", "crop_s", "epochs", "excerpt_s", "factors",
-    "learning_rate", "listeners", "margin", "n", "scale", "trees", "workers",
+    "fastest", "learning_rate", "listeners", "margin", "n", "sample", "scale", "slowest", "trees",
+    "workers",
 }  # fmt: skip
-AT_LEAST_ZERO = {"anchor", "rng_seed", "weight_decay", "regularization"}
+AT_LEAST_ZERO = {
+    "anchor", "band_masks", "band_width", "regularization", "rng_seed", "time_masks", "time_width",
+    "weight_decay",
+}  # fmt: skip
 
 
 def command(name: str, run: Callable[[DictConfig], None], *, writes: bool = True) -> None:

@@ -86,7 +86,7 @@ def optimisation(cfg: DictConfig, spec: MelSpec) -> dict[str, Any]:
     return {
         "learning_rate": cfg.learning_rate,
         "weight_decay": cfg.weight_decay,
-        "crop_frames": spec.frames(spec.samples(cfg.crop_s)),
+        "augmentation": {"crop_frames": spec.frames(spec.samples(cfg.crop_s)), **cfg.augment},
         "rng_seed": cfg.rng_seed,
     }
 

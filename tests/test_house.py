@@ -10,6 +10,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
+from cbmr.augment import augment
 from cbmr.encoder import ENCODERS
 from cbmr.learners import FACTOR_LOSSES, THUMB_LOSSES
 from cbmr.logmel import MelSpec
@@ -109,6 +110,10 @@ def test_every_yaml_fits_what_it_configures():
             seen.add(path.name)
         world = hydra.compose("demo").world
         inspect.signature(make_demo).bind(Path(), **OmegaConf.to_container(world))
+        for stage in ("regress", "rank"):
+            options = inspect.signature(augment).parameters
+            for name, value in hydra.compose(stage).augment.items():
+                assert options[name].default == value
         defaults = inspect.signature(make_demo).parameters
         assert all(defaults[name].default == value for name, value in world.items())
         for path in sorted(Path(CONF).glob("encoder/*.yaml")):

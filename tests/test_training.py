@@ -202,6 +202,19 @@ def test_every_objective_of_stage_1_trains_and_stage_2_goes_on_from_it(made, tmp
         assert users["user_factors"].shape == factors["user_factors"].shape
 
 
+def test_stretches_and_masks_reach_the_training(made, tmp_path):
+    (tmp_path / "spectrograms").symlink_to(made / "run/spectrograms")
+    for file in ("factors.npz", "factors.json"):
+        (tmp_path / file).write_bytes((made / "run" / file).read_bytes())
+    changed = ["augment.slowest=0.8", "augment.fastest=1.2", "augment.time_masks=1",
+               "augment.band_masks=2"]  # fmt: skip
+    encoders = set()
+    for overrides in ([], changed[:2], changed[2:]):
+        run_task(regress, made / "corpus", tmp_path, *TINY, *ENCODER, *overrides)
+        encoders.add((tmp_path / "regress/encoder.pt").read_bytes())
+    assert len(encoders) == 3
+
+
 @pytest.mark.parametrize("loss", ["wpe", "mdn"])
 def test_a_unit_output_is_refused_where_it_makes_no_sense(made, tmp_path, loss):
     with pytest.raises(InputError, match="unit_output"):

@@ -1,4 +1,4 @@
-"""What all stages share: cropping, stochastic gradient descent, validation by a function."""
+"""What all stages share: augmentation, stochastic gradient descent, validation by a function."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from cbmr.augment import random_crop
+from cbmr.augment import augment
 from cbmr.encoder import Encoder
 
 MOMENTUM = 0.9
@@ -20,7 +20,10 @@ objective that learns its own listeners passes them as well, `[listeners, embedd
 
 
 class Learner(pl.LightningModule):
-    """What both stages share: cropping, stochastic gradient descent, validation by a function."""
+    """What all stages share: augmentation, stochastic gradient descent, validation by a function.
+
+    `augmentation` holds keyword arguments of `cbmr.augment.augment`.
+    """
 
     def __init__(
         self,
@@ -29,18 +32,24 @@ class Learner(pl.LightningModule):
         *,
         learning_rate: float,
         weight_decay: float,
-        crop_frames: int,
+        augmentation: dict[str, Any],
         rng_seed: int,
     ) -> None:
         super().__init__()
         self.encoder, self.validate = encoder, validate
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.crop_frames, self.rng_seed = crop_frames, rng_seed
+        self.rng_seed = rng_seed
+        self.augmentation = augmentation
         self._embedded: list[torch.Tensor] = []
 
     def predict(self, batch: Batch) -> torch.Tensor:
         """What the network says `[batch, outputs]` of random crops."""
-        logmel, frames = random_crop(batch["logmel"], batch["frames"], crop_frames=self.crop_frames)
+        logmel, frames = augment(
+            batch["logmel"],
+            batch["frames"],
+            band_mean=self.encoder.input_mean,
+            **self.augmentation,
+        )
         return self.encoder.predict(logmel, frames)
 
     def learned_listeners(self) -> torch.Tensor | None:
@@ -68,10 +77,14 @@ class Learner(pl.LightningModule):
         self._embedded.clear()
         self.log_dict({f"valid/{name}": value for name, value in numbers.items()})
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained, each part with a learning rate of its own where it needs one."""
+        return [{"params": self.encoder.parameters()}]
+
     def configure_optimizers(self) -> Any:
         """Nesterov's momentum, a short warm-up, then a cosine to zero."""
         optimizer = torch.optim.SGD(
-            self.parameters(),
+            self.parameter_groups(),
             lr=self.learning_rate,
             momentum=MOMENTUM,
             nesterov=True,

@@ -19,6 +19,9 @@ from cbmr.losses import (
     weighted_prediction_error,
 )
 
+LISTENER_RATE = 10.0
+"""Times the learning rate: of a softmax over all listeners, each has a small share."""
+
 
 class Listeners(nn.Module):
     """The listeners that an objective of stage 1 reads: `factors` `[listeners, factors]`, and how
@@ -124,6 +127,13 @@ class FactorRegression(Learner):
         super().__init__(encoder, validate, **shared)
         self.loss = partial(FACTOR_LOSSES[loss], **options)
         self.listeners = listeners
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        rate = LISTENER_RATE * self.learning_rate
+        return [
+            *super().parameter_groups(),
+            {"params": self.listeners.parameters(), "lr": rate, "weight_decay": 0.0},
+        ]
 
     def learned_listeners(self) -> torch.Tensor | None:
         learned = isinstance(self.listeners.factors, nn.Parameter)
