@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "sources": "corpus audio sources",
     "spectrograms": "corpus audio logmel",
     "factors": "corpus",
+    "priors": "corpus factors",
     "preferences": "corpus",
     "metrics": "",
     "losses": "",
@@ -38,11 +39,11 @@ MAY_IMPORT = {
     "embed": "audio logmel spectrograms encoder vectors",
     "index": "vectors",
     "playlists": "corpus index",
-    "evaluation": "corpus audio logmel sources spectrograms factors preferences metrics losses "
-    "augment encoder vectors embed index playlists evaluation",
+    "evaluation": "corpus audio logmel sources spectrograms factors priors preferences metrics "
+    "losses augment encoder vectors embed index playlists evaluation",
 }
-LIGHT = ("corpus", "sources.tables", "sources.demo", "preferences", "metrics", "vectors", "index",
-         "playlists")  # fmt: skip
+LIGHT = ("corpus", "sources.tables", "sources.demo", "priors", "preferences", "metrics", "vectors",
+         "index", "playlists")  # fmt: skip
 
 
 def modules():
