@@ -17,11 +17,11 @@ from cbmr.evaluation import Table, ask, compare, make_rows
 from cbmr.factors import load_factors
 from cbmr.sources.tables import read_corpus
 from cbmr.spectrograms import SpectrogramStore
-from cbmr.vectors import load_vectors
 from tasks import factorize, rank, regress, scan
 from tasks.command import CONF, defaults_of
 from tasks.demo import make_world
 from tasks.evaluate import COMPARED, PAIRS, SIMULATED, STAGES
+from tasks.stages import predicted_vectors
 
 WORLDS, TRAININGS, BOOTSTRAPS = 3, 2, 200
 
@@ -55,8 +55,10 @@ def _evaluate(folder: Path, world: int, training: int) -> Table:
     factors = load_factors(run / "factors.npz")
     readable = rows_of(store.track_ids, corpus.track_ids) >= 0
     question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
-    stages = {name: load_vectors(run / s / "embeddings.npz") for s, name in STAGES.items()}
-    rows = make_rows(corpus, store, factors, question, stages, rng_seed=0)
+    stages = {name: predicted_vectors(run / s) for s, name in STAGES.items()}
+    settings = defaults_of("evaluate", cfg)
+    baselines = {"words": settings.words, "hidden": settings.hidden}
+    rows = make_rows(corpus, store, factors, question, stages, **baselines, rng_seed=0)
     return compare(rows, question, bootstraps=BOOTSTRAPS, rng_seed=world)
 
 

@@ -28,8 +28,8 @@ CONF = str(Path(__file__).resolve().parent.parent / "conf")
 FREE_TEXT = {"corpus", "run", "seed", "output", "exclude", "path", "encoder_file", "title"}
 ABOVE_ZERO = {
     "artist_spacing", "batch_size", "bootstraps", "crop_s", "epochs", "excerpt_s", "factors",
-    "fastest", "learning_rate", "listeners", "margin", "n", "sample", "scale", "slowest", "trees",
-    "workers",
+    "fastest", "hidden", "learning_rate", "listeners", "margin", "n", "sample", "scale", "slowest",
+    "trees", "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "anchor", "band_masks", "band_width", "regularization", "rng_seed", "time_masks", "time_width",

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cbmr.files import file_hash, write_json
+from cbmr.errors import InputError
+from cbmr.files import file_hash, read_json, write_json
 from tasks.command import command
-from tasks.runs import MANIFESTS, read_corpus, require, say, settings_of, write_manifest
+from tasks.runs import MANIFESTS, read_corpus, require, say, settings_of, where, write_manifest
 
 STAGES = {"regress": "stage 1", "rank": "stage 2"}
 SHOWN = ("mAP@500", "AUC", "Recall@10", "NDCG@10", "thumbs AUC", "thumbs AUC within listener")
@@ -16,7 +17,9 @@ PAIRS = (
     ("stage 1", "ridge"),
     ("stage 2", "stage 1"),
     ("stage 2", "ridge"),
-    ("artist mean + stage 2", "artist mean + ridge"),
+    ("stage 2 + prior", "stage 2"),
+    ("stage 2 + prior", "ridge + prior"),
+    ("stage 2 + prior", "artist mean + ridge"),
 )
 SIMULATED = "A simulated world: its listeners, plays and votes are drawn by a program."
 
@@ -29,25 +32,46 @@ def run(cfg: DictConfig) -> None:
     import numpy as np
 
     from cbmr.encoder import load_encoder
-    from cbmr.evaluation import ask, compare, make_rows
+    from cbmr.evaluation import aligned, ask, compare, few_plays, make_rows
     from cbmr.evaluation.picture import draw
     from cbmr.factors import load_factors
-    from cbmr.vectors import load_vectors
-    from tasks.stages import open_store
+    from tasks.stages import open_store, predicted_vectors
 
     folder = Path(cfg.run)
     there = [stage for stage in STAGES if (folder / MANIFESTS[stage]).exists()]
-    stages = {STAGES[s]: load_vectors(folder / s / "embeddings.npz") for s in there}
+    stages = {STAGES[s]: predicted_vectors(folder / s) for s in there}
     store = open_store(cfg, load_encoder(folder / "regress" / "encoder.pt").mel_spec)
+    for stage in there:
+        lacking = int((~np.isin(store.track_ids, stages[STAGES[stage]].track_ids)).sum())
+        if lacking:
+            raise InputError(
+                f"{folder / stage}: {lacking} tracks were scanned since and have no vectors: run "
+                f"python -m tasks.embed stage={stage} {where(cfg)}"
+            )
     factors = load_factors(folder / "factors.npz")
     readable = np.isin(corpus.track_ids, store.track_ids)
     question = ask(corpus, readable, factors, listeners=cfg.listeners, rng_seed=cfg.rng_seed)
     if question.split == "valid":
-        say("evaluate: no test track has plays, so the columns are validation tracks")
+        say(
+            "evaluate: no test track has plays, so the columns are validation tracks, by which "
+            "epochs and the priors' weights were chosen too"
+        )
     if question.without_artist:
         say(f"evaluate: {question.without_artist} held-out tracks have no artist, in no column")
-    rows = make_rows(corpus, store, factors, question, stages, rng_seed=cfg.rng_seed)
-    table = compare(rows, question, bootstraps=cfg.bootstraps, rng_seed=cfg.rng_seed)
+    baselines = {"words": cfg.words, "hidden": cfg.hidden, "rng_seed": cfg.rng_seed}
+    rows = make_rows(corpus, store, factors, question, stages, **baselines, report=say)
+    drawn = {"bootstraps": cfg.bootstraps, "rng_seed": cfg.rng_seed}
+    table = compare(rows, question, **drawn)
+    best = list(stages)[-1]
+    few = few_plays(
+        corpus,
+        factors,
+        aligned(corpus, stages[best]),
+        question.users,
+        split=question.split,
+        model=read_json(folder / MANIFESTS["factorize"])["model"],
+        rng_seed=cfg.rng_seed,
+    )
 
     simulated = f"{SIMULATED} " if (corpus.folder / "truth.npz").exists() else ""
     caption = (
@@ -55,8 +79,14 @@ def run(cfg: DictConfig) -> None:
         f"({cfg.bootstraps} draws)"
     )
     _print(table, question, caption)
+    numbers = table.numbers()
+    if few is None:
+        say("evaluate: too few listeners a held-out track for the table of tracks with few plays")
+    else:
+        _print_few_plays(few, f"{best} and WMF, {question.split} tracks", drawn)
+        numbers |= few.numbers(question.split, **drawn)
     draw(table, folder / "evaluation" / "table.png", title=caption)
-    write_json(folder / "evaluation" / "metrics.json", table.numbers())
+    write_json(folder / "evaluation" / "metrics.json", numbers)
     inputs = {f"{stage}/encoder.pt": file_hash(folder / stage / "encoder.pt") for stage in there}
     inputs["factors.npz"] = file_hash(folder / "factors.npz")
     write_manifest(folder, "evaluate", settings_of(cfg), inputs)
@@ -83,19 +113,43 @@ def _print(table, question, caption: str) -> None:
             for row in table.rows:
                 sheet.add_row(row, *(_cell(table, row, column.name, name) for name in metrics))
             console.print(sheet)
-    sheet = Sheet(title="differences, paired", title_justify="left")
-    sheet.add_column("new tracks of a")
-    pairs = [(row, other) for row, other in PAIRS if row in table.rows]
-    for row, other in pairs:
-        sheet.add_column(f"{row} - {other}", justify="right")
+    pairs = [pair for pair in PAIRS if {*pair} <= {*table.rows}]
     for column in table.columns:
+        sheet = Sheet(title=f"differences, paired: new tracks, {column}", title_justify="left")
+        sheet.add_column("")
         for metric in COMPARED:
-            cells = [
-                "{:+.3f} [{:+.3f}, {:+.3f}]".format(*table.difference(row, other, column, metric))
-                for row, other in pairs
-            ]
-            sheet.add_row(f"{column}: {metric}", *cells)
-    console.print(sheet)
+            sheet.add_column(metric, justify="right")
+        for row, other in pairs:
+            differences = (table.difference(row, other, column, metric) for metric in COMPARED)
+            sheet.add_row(f"{row} - {other}", *map(_difference, differences))
+        console.print(sheet)
+
+
+def _print_few_plays(few, who: str, drawn: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table as Sheet
+
+    from cbmr.evaluation.few_plays import PAIRS, REVEALED, ROWS
+
+    head = (
+        f"tracks with few plays, {who}: AUC over {few.auc.shape[2]} tracks' other listeners by "
+        f"plays revealed; k = {few.k:g}, chosen on {few.chosen_on} validation tracks"
+    )
+    sheet = Sheet(title=head, title_justify="left")
+    sheet.add_column("")
+    for revealed in REVEALED:
+        sheet.add_column(str(revealed), justify="right")
+    for row in ROWS:
+        sheet.add_row(row, *(f"{few.at(row, revealed):.3f}" for revealed in REVEALED))
+    for row, other in PAIRS:
+        differences = (few.difference(row, other, revealed, **drawn) for revealed in REVEALED)
+        cells = (_difference(values).replace(" ", "\n", 1) for values in differences)
+        sheet.add_row(f"{row} - {other}", *cells)
+    Console(width=132).print(sheet)
+
+
+def _difference(values) -> str:
+    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*values)
 
 
 def _cell(table, row: str, column: str, metric: str) -> str:

@@ -18,7 +18,7 @@ from cbmr.files import content_hash, file_hash, read_arrays, write_arrays, write
 from cbmr.learners import Learner, train
 from cbmr.logmel import MelSpec
 from cbmr.spectrograms import SpectrogramStore, store_folder
-from cbmr.vectors import Vectors, save_vectors
+from cbmr.vectors import Vectors, load_vectors, save_vectors
 from tasks.command import defaults_of
 from tasks.runs import MANIFESTS, progress, say, write_manifest
 
@@ -111,6 +111,13 @@ def fit(
         )
 
 
+def predicted_vectors(folder: Path) -> Vectors:
+    """What a stage predicts from sound alone: `predicted.npz` where `tasks.embed` has blended a
+    prior into `embeddings.npz`, else `embeddings.npz` itself."""
+    predicted = folder / "predicted.npz"
+    return load_vectors(predicted if predicted.exists() else folder / "embeddings.npz")
+
+
 def save_stage(
     cfg: DictConfig,
     stage: str,
@@ -129,6 +136,7 @@ def save_stage(
     (run / MANIFESTS[stage]).unlink(missing_ok=True)
     save_encoder(folder / "encoder.pt", encoder)
     save_vectors(folder / "embeddings.npz", vectors)
+    (folder / "predicted.npz").unlink(missing_ok=True)  # of an earlier encoder
     write_json(folder / "metrics.json", metrics)
     names = ["encoder.pt", "embeddings.npz"]
     if users is None:

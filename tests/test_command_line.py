@@ -127,10 +127,23 @@ def test_nothing_else_is_left_where_the_person_stands(home):
 def test_evaluation(home):
     result = succeeded(task("evaluate", "bootstraps=5", cwd=home, corpus="corpus", run="made"))
     assert "stage 2 - stage 1" in " ".join(result.stdout.split())
+    assert "too few listeners a held-out track" in result.stderr
+    assert "Warning" not in result.stderr
     metrics = json.loads((home / "made/evaluation/metrics.json").read_text())
-    assert "test / known artist / stage 1 / AUC" in metrics
+    rows = ("artist mean + ridge", "ridge + prior", "MFCC words, linear", "MFCC words, MLP",
+            "stage 1", "stage 1 + prior", "stage 2", "stage 2 + prior")  # fmt: skip
+    assert {f"test / known artist / {row} / AUC" for row in rows} <= set(metrics)
     assert "test / new artist / ridge / thumbs AUC low" in metrics
     assert (home / "made/evaluation/table.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tracks_scanned_since_are_missed_before_they_are_scored(home, tmp_path):
+    shutil.copytree(home / "made", tmp_path / "run")
+    path = tmp_path / "run/rank/embeddings.npz"
+    with np.load(path) as file:
+        np.savez(path, track_ids=file["track_ids"][:-1], vectors=file["vectors"][:-1])
+    result = task("evaluate", cwd=home, corpus="corpus", run=tmp_path / "run")
+    refused(result, "1 tracks were scanned since", "python -m tasks.embed stage=rank")
 
 
 def test_a_finished_task_is_not_done_again(home):

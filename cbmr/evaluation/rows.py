@@ -3,22 +3,28 @@
 Every row's vectors are unit-norm. A track without audio has zeros in the rows that need sound.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from cbmr.corpus import Corpus, rows_of, training_plays
+from cbmr.evaluation.baselines import ridge_vectors, word_vectors
+from cbmr.evaluation.held_out import held_out
 from cbmr.evaluation.question import Question
 from cbmr.factors import Factors, factorize, unit_rows
 from cbmr.files import read_arrays
+from cbmr.priors import (
+    blend,
+    choose_weight,
+    group_means,
+    priors_of_new_tracks,
+    training_targets,
+)
 from cbmr.spectrograms import SpectrogramStore
 from cbmr.vectors import Vectors
 
-RIDGE_ALPHAS = np.logspace(0, 6, 25)
+PRIOR = "artist"
 
 
 @dataclass(frozen=True)
@@ -42,58 +48,74 @@ def make_rows(
     question: Question,
     stages: Mapping[str, Vectors],
     *,
+    words: int,
+    hidden: int,
     rng_seed: int,
+    report: Callable[[str], None] = print,
 ) -> list[Row]:
-    """Baselines, the stages with and without their artist's mean, an oracle and ceilings."""
+    """Baselines, the stages, both with what is known of the artist, an oracle and ceilings.
+
+    `stages` holds what each stage predicts from sound alone. `+ prior` is the blend of
+    `cbmr.priors`, its weight learned on validation for each row by itself and told to `report`;
+    `artist mean + ridge` weighs both alike, and all training tracks where the artist is unknown.
+    """
     users = _take(factors.user_factors, factors.user_ids, corpus.user_ids[question.users])
-    tracks = len(corpus.track_ids)
-    size = factors.item_factors.shape[1]
-    trained = rows_of(factors.track_ids, corpus.track_ids)
-    train = np.flatnonzero((trained >= 0) & (corpus.split == "train"))
-    targets = unit_rows(factors.item_factors[trained[train]])
+    tracks, size = len(corpus.track_ids), factors.item_factors.shape[1]
+    train, targets = training_targets(corpus, factors)
 
     rng = np.random.default_rng(rng_seed)
-    by_artist = _mean_of_group(corpus, train, targets)
-    by_sound = {"ridge": ridge_vectors(corpus, store, train, targets)}
-    for name, stage in stages.items():
-        by_sound[name] = _aligned(corpus, stage)
-    everything = np.broadcast_to(targets.mean(axis=0), (tracks, size))
+    everything = unit_rows(np.broadcast_to(targets.mean(axis=0), (tracks, size)))
+    means = group_means(corpus, train, targets, prior=PRIOR)
+    by_artist = np.where(means.any(axis=1, keepdims=True), means, everything)
+    ridge = ridge_vectors(corpus, store, train, targets)
+    by_words = word_vectors(
+        corpus, store, train, targets, words=words, hidden=hidden, rng_seed=rng_seed, report=report
+    )
+    by_sound = {"ridge": ridge, **{name: aligned(corpus, of) for name, of in stages.items()}}
+    with_prior = _with_prior(corpus, store, factors, by_sound, report)
+
     rows = [
         Row("random", unit_rows(rng.standard_normal((tracks, size))), users),
         Row("popularity", track_score=_popularity(corpus, train)),
-        Row("mean vector", unit_rows(everything), users),
+        Row("mean vector", everything, users),
         Row("artist mean", by_artist, users),
+        Row("artist mean + ridge", unit_rows(ridge + by_artist), users),
+        *(Row(name, vectors, users) for name, vectors in by_words.items()),
     ]
     for name, vectors in by_sound.items():
-        silent = ~vectors.any(axis=1, keepdims=True)
-        blend = unit_rows(np.where(silent, by_artist, vectors) + by_artist)
-        rows += [Row(name, vectors, users), Row(f"artist mean + {name}", blend, users)]
+        rows.append(Row(name, vectors, users))
+        if name in with_prior:
+            rows.append(Row(f"{name} + prior", with_prior[name], users))
     rows.append(_oracle(corpus, question, size, rng_seed))
     return rows + _ceilings(corpus, question, users)
 
 
-def mel_statistics(store: SpectrogramStore) -> np.ndarray:
-    """Mean and standard deviation over time of every mel band, `[tracks, 2 mels]`."""
-    statistics = np.empty((len(store), 2 * store.mel_spec.mels), dtype=np.float32)
-    for row in range(len(store)):
-        real = store[np.array([row])][0, :, : store.frames[row]].astype(np.float32)
-        statistics[row] = np.concatenate([real.mean(axis=1), real.std(axis=1)])
-    return statistics
+def aligned(corpus: Corpus, vectors: Vectors) -> np.ndarray:
+    """Vectors `[tracks, size]` in the order of the corpus, zeros for a track that has none."""
+    at = rows_of(vectors.track_ids, corpus.track_ids)
+    in_order: np.ndarray = np.where((at >= 0)[:, None], vectors.vectors[at], np.float32(0))
+    return in_order
 
 
-def ridge_vectors(
-    corpus: Corpus, store: SpectrogramStore, train: np.ndarray, targets: np.ndarray
-) -> np.ndarray:
-    """Ridge regression from mel statistics to unit-norm factors, its strength by leave-one-out;
-    unit vectors `[tracks, factors]`, zeros where there is no audio."""
-    at = rows_of(store.track_ids, corpus.track_ids)
-    statistics = mel_statistics(store)
-    model = make_pipeline(StandardScaler(), RidgeCV(alphas=RIDGE_ALPHAS))
-    heard = at[train] >= 0
-    model.fit(statistics[at[train[heard]]], targets[heard])
-    vectors = np.zeros((len(at), targets.shape[1]), dtype=np.float32)
-    vectors[at >= 0] = unit_rows(model.predict(statistics[at[at >= 0]]))
-    return vectors
+def _with_prior(
+    corpus: Corpus,
+    store: SpectrogramStore,
+    factors: Factors,
+    by_sound: Mapping[str, np.ndarray],
+    report: Callable[[str], None],
+) -> dict[str, np.ndarray]:
+    prior = priors_of_new_tracks(corpus, *training_targets(corpus, factors), prior=PRIOR)
+    valid = held_out(corpus, factors, store)
+    rows = corpus.track_rows(store.track_ids[valid.rows])
+    blended = {}
+    for name, vectors in by_sound.items():
+        chosen = choose_weight(vectors[rows], prior[rows], valid.measure)
+        if chosen is None:
+            report("no played validation track has a known artist or album: no rows with a prior")
+            break
+        report(f"{name} + prior: {chosen}")
+        blended[name] = blend(vectors, prior, chosen.weight)
+    return blended
 
 
 def _take(values: np.ndarray, ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -101,35 +123,6 @@ def _take(values: np.ndarray, ids: np.ndarray, wanted: np.ndarray) -> np.ndarray
     assert (at >= 0).all()
     taken: np.ndarray = values[at]
     return taken
-
-
-def _aligned(corpus: Corpus, vectors: Vectors) -> np.ndarray:
-    at = rows_of(vectors.track_ids, corpus.track_ids)
-    aligned: np.ndarray = np.where((at >= 0)[:, None], vectors.vectors[at], np.float32(0))
-    return aligned
-
-
-def _group_of(corpus: Corpus, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`[tracks]` text: the artist where it has a training track, else the album, else nothing; and
-    which tracks have such a group."""
-    artist = np.char.add("artist ", corpus.artist)
-    album = np.char.add("album ", corpus.album)
-    by_artist = (corpus.artist != "") & np.isin(artist, artist[train])
-    by_album = (corpus.album != "") & np.isin(album, album[train])
-    group = np.where(by_artist, artist, np.where(by_album, album, ""))
-    return group, by_artist | by_album
-
-
-def _mean_of_group(corpus: Corpus, train: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Unit vectors `[tracks, size]`: the mean of the training vectors of the track's artist, else
-    of its album, else of all."""
-    group, _ = _group_of(corpus, train)
-    means = np.tile(values.mean(axis=0), (len(group), 1))
-    for name in np.unique(group[group != ""]):
-        column = corpus.artist if name.startswith("artist ") else corpus.album
-        members = column[train] == name.split(" ", 1)[1]
-        means[group == name] = values[members].mean(axis=0)
-    return unit_rows(means)
 
 
 def _popularity(corpus: Corpus, train: np.ndarray) -> np.ndarray:
