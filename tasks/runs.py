@@ -59,9 +59,14 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def read_corpus(
-    cfg: DictConfig, *, needs: Collection[str] = (), uses: Collection[str] = ()
+    cfg: DictConfig,
+    *,
+    needs: Collection[str] = (),
+    uses: Collection[str] = (),
+    holdout: bool | None = None,
 ) -> Corpus:
-    """The corpus of `cfg`, its notes said; the demo world is made on first use."""
+    """The corpus of `cfg`, its notes said; the demo world is made on first use. `holdout` where it
+    is not a setting of the task."""
     from cbmr.sources.tables import read_corpus as read
 
     folder = Path(cfg.corpus)
@@ -69,7 +74,9 @@ def read_corpus(
         from tasks.demo import make_world
 
         make_world(cfg)
-    corpus = read(folder, needs=needs, uses=uses, holdout=cfg.get("holdout", True))
+    if holdout is None:
+        holdout = cfg.get("holdout", True)
+    corpus = read(folder, needs=needs, uses=uses, holdout=holdout)
     for note in corpus.notes:
         say(f"note: {note}")
     return corpus

@@ -137,6 +137,63 @@ def test_evaluation(home):
     assert (home / "made/evaluation/table.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_prior_is_blended_into_new_tracks_and_taken_out_again(home, tmp_path):
+    from tasks.stages import predicted_vectors
+
+    shutil.copytree(home / "made", tmp_path / "run")
+    shared = {"corpus": "corpus", "run": tmp_path / "run", "cwd": home}
+    stage = tmp_path / "run/rank"
+    plain = (stage / "embeddings.npz").read_bytes()
+
+    succeeded(task("embed", "prior=artist", "prior_weight=0.5", **shared))
+    with np.load(stage / "embeddings.npz") as file:
+        blended = file["vectors"]
+    predicted = predicted_vectors(stage).vectors
+    moved = np.flatnonzero((blended != predicted).any(axis=1))
+    assert moved.tolist() == [8, 9, 10, 11, 12, 13]  # the newcomer's by their albums
+    np.testing.assert_allclose(np.linalg.norm(blended, axis=1), 1, atol=1e-5)
+    manifest = json.loads((stage / "manifest.json").read_text())
+    assert manifest["prior"] == {"name": "artist", "tracks": 6, "weight": 0.5}
+    refused(task("playlist", "seed=t0", **shared), "the index was made for vectors")
+
+    result = succeeded(task("embed", "prior=album", **shared))
+    prior = json.loads((stage / "manifest.json").read_text())["prior"]
+    assert prior["after"]["listening_auc"] >= prior["before"]["listening_auc"]
+    assert f"prior=album, weight {prior['weight']}" in result.stderr
+    np.testing.assert_array_equal(predicted_vectors(stage).vectors, predicted)
+
+    succeeded(task("embed", **shared))
+    assert (stage / "embeddings.npz").read_bytes() == plain
+    assert not (stage / "predicted.npz").exists()
+    assert "prior" not in json.loads((stage / "manifest.json").read_text())
+
+    succeeded(task("factorize", "factors=4", "regularization=2", **shared))
+    refused(task("embed", "prior=artist", **shared), "two spaces", "python -m tasks.rank")
+
+
+def test_without_validation_a_prior_needs_its_weight(home, tmp_path):
+    shutil.copytree(home / "made", tmp_path / "run")
+    path = tmp_path / "run/rank/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["settings"]["holdout"] = False
+    path.write_text(json.dumps(manifest))
+    shared = {"corpus": "corpus", "run": tmp_path / "run", "cwd": home}
+    refused(task("embed", "prior=artist", **shared), "cannot be learned", "prior_weight=")
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (["prior=artists"], ["prior=artists", "artist, album or none"]),
+        (["prior_weight=.5"], ["prior_weight=0.5", "prior=artist or album is missing"]),
+        (["prior=artist", "prior_weight=2"], ["prior_weight=2", "a number from 0 to 1"]),
+        (["prior=artist", "prior_weight=much"], ["prior_weight=much", "a number from 0 to 1"]),
+    ],
+)
+def test_a_wrong_prior_is_named(home, words, messages):
+    refused(task("embed", *words, cwd=home, corpus="corpus", run="made"), *messages)
+
+
 def test_tracks_scanned_since_are_missed_before_they_are_scored(home, tmp_path):
     shutil.copytree(home / "made", tmp_path / "run")
     path = tmp_path / "run/rank/embeddings.npz"
