@@ -58,7 +58,7 @@ def _evaluate(folder: Path, world: int, training: int) -> Table:
     stages = {name: predicted_vectors(run / s) for s, name in STAGES.items()}
     settings = defaults_of("evaluate", cfg)
     baselines = {"words": settings.words, "hidden": settings.hidden}
-    rows = make_rows(corpus, store, factors, question, stages, **baselines, rng_seed=0)
+    rows = make_rows(corpus, store, factors, question, stages, {}, **baselines, rng_seed=0)
     return compare(rows, question, bootstraps=BOOTSTRAPS, rng_seed=world)
 
 

@@ -35,7 +35,7 @@ def run(cfg: DictConfig) -> None:
     from cbmr.evaluation import aligned, ask, compare, few_plays, make_rows
     from cbmr.evaluation.picture import draw
     from cbmr.factors import load_factors
-    from tasks.stages import open_store, predicted_vectors
+    from tasks.stages import open_store, predicted_vectors, with_users
 
     folder = Path(cfg.run)
     there = [stage for stage in STAGES if (folder / MANIFESTS[stage]).exists()]
@@ -59,7 +59,13 @@ def run(cfg: DictConfig) -> None:
     if question.without_artist:
         say(f"evaluate: {question.without_artist} held-out tracks have no artist, in no column")
     baselines = {"words": cfg.words, "hidden": cfg.hidden, "rng_seed": cfg.rng_seed}
-    rows = make_rows(corpus, store, factors, question, stages, **baselines, report=say)
+    learned = with_users(factors, folder / "regress" / "users.npz").user_factors
+    learned_users = {} if learned is factors.user_factors else dict.fromkeys(stages, learned)
+    if learned_users:
+        say("evaluate: the stages are heard by the listeners that stage 1 learned, not by CF's")
+    rows = make_rows(
+        corpus, store, factors, question, stages, learned_users, **baselines, report=say
+    )
     drawn = {"bootstraps": cfg.bootstraps, "rng_seed": cfg.rng_seed}
     table = compare(rows, question, **drawn)
     best = list(stages)[-1]

@@ -69,8 +69,7 @@ def run(cfg: DictConfig) -> None:
     from cbmr.encoder import load_encoder
     from cbmr.learners import ThumbRanking
     from cbmr.preferences import make_preferences
-    from cbmr.vectors import load_vectors
-    from tasks.stages import fit, optimisation, save_stage
+    from tasks.stages import fit, optimisation, predicted_vectors, save_stage
 
     store, valid = learned_from.store, learned_from.valid
     votes = training_votes(learned_from)
@@ -81,7 +80,7 @@ def run(cfg: DictConfig) -> None:
             "station has both: use loss=drlim"
         )
     encoder = load_encoder(folder / "regress" / "encoder.pt")
-    stage_1 = load_vectors(folder / "regress" / "embeddings.npz")
+    stage_1 = predicted_vectors(folder / "regress")
     before = valid.measure(stage_1.of(store.track_ids[valid.rows]))
     has_validation = valid.has_listening and valid.has_votes
     if not has_validation:

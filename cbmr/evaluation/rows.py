@@ -5,6 +5,7 @@ Every row's vectors are unit-norm. A track without audio has zeros in the rows t
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -47,6 +48,7 @@ def make_rows(
     factors: Factors,
     question: Question,
     stages: Mapping[str, Vectors],
+    learned_users: Mapping[str, np.ndarray],
     *,
     words: int,
     hidden: int,
@@ -55,7 +57,8 @@ def make_rows(
 ) -> list[Row]:
     """Baselines, the stages, both with what is known of the artist, an oracle and ceilings.
 
-    `stages` holds what each stage predicts from sound alone. `+ prior` is the blend of
+    `stages` holds what each stage predicts from sound alone, and `learned_users` the listeners
+    `[listeners of the factors, size]` of a stage that learned its own. `+ prior` is the blend of
     `cbmr.priors`, its weight learned on validation for each row by itself and told to `report`;
     `artist mean + ridge` weighs both alike, and all training tracks where the artist is unknown.
     """
@@ -72,7 +75,7 @@ def make_rows(
         corpus, store, train, targets, words=words, hidden=hidden, rng_seed=rng_seed, report=report
     )
     by_sound = {"ridge": ridge, **{name: aligned(corpus, of) for name, of in stages.items()}}
-    with_prior = _with_prior(corpus, store, factors, by_sound, report)
+    with_prior = _with_prior(corpus, store, factors, by_sound, learned_users, report)
 
     rows = [
         Row("random", unit_rows(rng.standard_normal((tracks, size))), users),
@@ -83,9 +86,11 @@ def make_rows(
         *(Row(name, vectors, users) for name, vectors in by_words.items()),
     ]
     for name, vectors in by_sound.items():
-        rows.append(Row(name, vectors, users))
+        learned = learned_users.get(name, factors.user_factors)
+        heard_by = _take(learned, factors.user_ids, corpus.user_ids[question.users])
+        rows.append(Row(name, vectors, heard_by))
         if name in with_prior:
-            rows.append(Row(f"{name} + prior", with_prior[name], users))
+            rows.append(Row(f"{name} + prior", with_prior[name], heard_by))
     rows.append(_oracle(corpus, question, size, rng_seed))
     return rows + _ceilings(corpus, question, users)
 
@@ -102,6 +107,7 @@ def _with_prior(
     store: SpectrogramStore,
     factors: Factors,
     by_sound: Mapping[str, np.ndarray],
+    learned_users: Mapping[str, np.ndarray],
     report: Callable[[str], None],
 ) -> dict[str, np.ndarray]:
     prior = priors_of_new_tracks(corpus, *training_targets(corpus, factors), prior=PRIOR)
@@ -109,7 +115,8 @@ def _with_prior(
     rows = corpus.track_rows(store.track_ids[valid.rows])
     blended = {}
     for name, vectors in by_sound.items():
-        chosen = choose_weight(vectors[rows], prior[rows], valid.measure)
+        measure = partial(valid.measure, users=learned_users.get(name))
+        chosen = choose_weight(vectors[rows], prior[rows], measure)
         if chosen is None:
             report("no played validation track has a known artist or album: no rows with a prior")
             break
