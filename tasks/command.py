@@ -27,9 +27,9 @@ from tasks.runs import locked, say
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
 FREE_TEXT = {"corpus", "run", "seed", "output", "exclude", "path", "encoder_file", "title"}
 ABOVE_ZERO = {
-    "artist_spacing", "batch_size", "bootstraps", "crop_s", "epochs", "excerpt_s", "factors",
-    "fastest", "hidden", "learning_rate", "listeners", "margin", "n", "sample", "scale", "slowest",
-    "trees", "words", "workers",
+    "alpha", "artist_spacing", "batch_size", "bootstraps", "components", "crop_s", "epochs", "eps",
+    "excerpt_s", "fastest", "hidden", "iterations", "learning_rate", "listeners", "margin", "n",
+    "sample", "scale", "size", "slowest", "trees", "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "anchor", "band_masks", "band_width", "regularization", "rng_seed", "time_masks", "time_width",
@@ -162,7 +162,9 @@ def _status(action: Callable[[], None]) -> int:
 def _quoted(argument: str) -> str:
     """Free text in Hydra's single quotes, unless its author already brackets or quotes it."""
     key, equals, value = argument.partition("=")
-    if not equals or key not in FREE_TEXT or value[:1] in ("", "[", "{", "'", '"'):
+    # A number as the choice of a group would be a defect to Hydra, quoted it is an unknown choice.
+    is_text = key in FREE_TEXT or (_is_group(argument) and re.fullmatch(r"-?[\d.]+", value))
+    if not equals or not is_text or value[:1] in ("", "[", "{", "'", '"'):
         return argument
     if value == "null" and key == "output":
         return argument

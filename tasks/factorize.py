@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cbmr.corpus import Corpus, Plays, training_plays
 from cbmr.files import content_hash, file_hash
@@ -38,18 +38,20 @@ def run(cfg: DictConfig) -> None:
 
     from cbmr.factors import factorize, save_factors, tune
 
-    model = {"regularization": cfg.regularization, "alpha": cfg.alpha, "eps": cfg.eps}
-    shared = {"factors": cfg.factors, "rng_seed": cfg.rng_seed}
-    if cfg.tune:
-        model = tune(plays, corpus.track_ids, corpus.user_ids, report=say, **shared)
-        say(f"factorize: chosen {model}")
-    fitted = factorize(plays, corpus.track_ids, corpus.user_ids, **model, **shared)
+    data = (plays, corpus.track_ids, corpus.user_ids)
+    model = {"model": cfg.factors.name, "size": cfg.factors.size, "rng_seed": cfg.rng_seed}
+    options = OmegaConf.to_container(cfg.factors.options)
+    if cfg.factors.tune:
+        options = tune(*data, report=say, **model, **options)
+        say(f"factorize: chosen {options}")
+    fitted = factorize(*data, report=say, **model, **options)
     save_factors(folder / "factors.npz", fitted)
     output = {"factors.npz": file_hash(folder / "factors.npz")}
-    write_manifest(folder, "factorize", settings, inputs, outputs=output, model=model)
+    write_manifest(folder, "factorize", settings, inputs, outputs=output, options=options)
     say(
-        f"factorize: {cfg.factors} factors of {len(fitted.track_ids)} tracks and "
-        f"{len(fitted.user_ids)} listeners -> {folder / 'factors.npz'}"
+        f"factorize: {fitted.item_factors.shape[1]} factors by {cfg.factors.name} of "
+        f"{len(fitted.track_ids)} tracks and {len(fitted.user_ids)} listeners -> "
+        f"{folder / 'factors.npz'}"
     )
 
 

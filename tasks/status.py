@@ -76,7 +76,8 @@ def _check_index(cfg: DictConfig) -> str:
 
 def _flat(settings: dict[str, Any]) -> str:
     return " ".join(
-        f"{key}={value}" for key, value in settings.items() if not isinstance(value, dict)
+        f"{key}={value['name'] if isinstance(value, dict) else value}"
+        for key, value in settings.items()
     )
 
 

@@ -59,7 +59,9 @@ def home(tmp_path_factory):
     write_corpus(home / "corpus")
     shared = {"corpus": "corpus", "run": "made"}
     succeeded(task("scan", "workers=1", cwd=home, **shared))
-    succeeded(task("factorize", "factors=4", "regularization=1", cwd=home, **shared))
+    succeeded(
+        task("factorize", "factors.size=4", "factors.options.regularization=1", cwd=home, **shared)
+    )
     succeeded(task("regress", *SMALL_ENCODER, *QUICK, cwd=home, **shared))
     succeeded(task("rank", *QUICK, cwd=home, **shared))
     succeeded(task("index", cwd=home, **shared))
@@ -218,7 +220,7 @@ def test_status_says_what_is_there_and_what_is_stale(home, tmp_path):
     shared = {"corpus": "corpus", "run": "run", "cwd": tmp_path}
     shown = succeeded(task("status", **shared)).stdout
     assert "stale" not in shown
-    succeeded(task("factorize", "factors=5", **shared))
+    succeeded(task("factorize", "factors.size=5", **shared))
     shown = succeeded(task("status", **shared)).stdout
     lines = {line.split()[0]: line for line in shown.splitlines()}
     assert "present" in lines["factorize"]
@@ -244,9 +246,16 @@ def test_status_sees_a_changed_vote_and_a_changed_play(home, tmp_path):
 
 def test_a_sweep_gives_each_job_a_run_of_its_own(home, tmp_path):
     result = succeeded(
-        task("factorize", "-m", "factors=2,3", cwd=tmp_path, corpus=home / "corpus", run="${a} run")
+        task(
+            "factorize",
+            "-m",
+            "factors.size=2,3",
+            cwd=tmp_path,
+            corpus=home / "corpus",
+            run="${a} run",
+        )
     )
-    assert "${a} run/1: factors=3" in result.stderr
+    assert "${a} run/1: factors.size=3" in result.stderr
     for job, size in enumerate((2, 3)):
         factors = np.load(tmp_path / "${a} run" / str(job) / "factors.npz")
         assert factors["item_factors"].shape[1] == size
@@ -373,6 +382,24 @@ def test_an_option_of_the_other_stage_or_a_wrong_one_is_named(home, word, messag
     refused(task("rank", word, cwd=home, corpus="corpus", run="made"), *messages)
 
 
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (["factors=40"], ["factors=40", "bpr, concat, vector_exp, wmf"]),
+        (["factors.size=0"], ["factors.size=0", "above 0"]),
+        (["factors.options.alpha=0"], ["factors.options.alpha=0", "above 0"]),
+        (["regularization=1"], ["is 'factors.options.regularization' meant"]),
+        (["factors=bpr", "factors.options.alpha=1"], ["'factors.options.alpha' is no setting"]),
+        (["factors=concat", "factors.options.models=[wmf]"], ["two or more of wmf, bpr"]),
+        (["factors=concat", "factors.tune=true"], ["concat has nothing to choose"]),
+    ],
+)
+def test_a_wrong_setting_of_the_factors_is_named(home, words, messages):
+    before = contents(home / "made")
+    refused(task("factorize", *words, cwd=home, corpus="corpus", run="made"), *messages)
+    assert contents(home / "made") == before
+
+
 def test_a_missing_seed_is_named(home):
     refused(task("playlist", cwd=home, corpus="corpus", run="made"), "seed= is missing")
 
@@ -497,7 +524,7 @@ def test_a_second_process_waits_and_says_so(home, tmp_path):
     lock = FileLock(tmp_path / "run/.lock")
     lock.acquire()
     command = [sys.executable, "-m", "tasks.factorize", f"corpus={home / 'corpus'}",
-               f"run={tmp_path / 'run'}", "factors=4"]  # fmt: skip
+               f"run={tmp_path / 'run'}", "factors.size=4"]  # fmt: skip
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         assert "in use by another process; waiting" in process.stderr.readline()
         assert process.poll() is None

@@ -53,7 +53,9 @@ def corpus(tmp_path_factory):
 @pytest.fixture(scope="module")
 def asked(corpus):
     made, _, _ = corpus
-    factors = factorize(training_plays(made), made.track_ids, made.user_ids, factors=6)
+    factors = factorize(
+        training_plays(made), made.track_ids, made.user_ids, size=6, regularization=10.0
+    )
     return ask(made, np.ones(120, dtype=bool), factors, listeners=1000, rng_seed=0)
 
 
@@ -132,7 +134,9 @@ def test_without_played_test_tracks_validation_is_asked(corpus):
     held = made.split[made.plays.track] == "test"
     kept = {name: getattr(made.plays, name)[~held] for name in ("user", "track", "count")}
     reduced = type(made)(**{**vars(made), "plays": type(made.plays)(**kept)})
-    factors = factorize(training_plays(made), made.track_ids, made.user_ids, factors=6)
+    factors = factorize(
+        training_plays(made), made.track_ids, made.user_ids, size=6, regularization=10.0
+    )
     settings = {"listeners": 10, "rng_seed": 0}
     question = ask(reduced, np.ones(120, dtype=bool), factors, **settings)
     assert question.split == "valid"

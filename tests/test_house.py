@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 
 from cbmr.augment import augment
 from cbmr.encoder import ENCODERS
+from cbmr.factors import MODELS, factorize
+from cbmr.factors.vector_exp import vector_exp
 from cbmr.learners import FACTOR_LOSSES, THUMB_LOSSES
 from cbmr.logmel import MelSpec
 from tasks import rank, regress
@@ -26,7 +28,7 @@ MAY_IMPORT = {
     "logmel": "",
     "sources": "corpus audio sources",
     "spectrograms": "corpus audio logmel",
-    "factors": "corpus",
+    "factors": "corpus quiet factors",
     "priors": "corpus factors",
     "preferences": "corpus",
     "metrics": "",
@@ -34,7 +36,8 @@ MAY_IMPORT = {
     "augment": "",
     "encoder": "logmel encoder",
     "batches": "corpus spectrograms factors preferences",
-    "learners": "encoder augment losses metrics batches learners",
+    "quiet": "",
+    "learners": "encoder augment losses metrics batches quiet learners",
     "vectors": "corpus",
     "embed": "audio logmel spectrograms encoder vectors",
     "index": "vectors",
@@ -42,7 +45,9 @@ MAY_IMPORT = {
     "evaluation": "corpus audio logmel sources spectrograms factors priors preferences metrics "
     "losses augment encoder vectors embed index playlists evaluation",
 }
-LIGHT = ("corpus", "sources.tables", "sources.demo", "priors", "preferences", "metrics", "vectors",
+SOFTMAX_MODEL = ROOT / "cbmr/factors/vector_exp.py"
+LIGHT = ("corpus", "sources.tables", "sources.demo", "factors", "priors", "preferences", "metrics",
+         "vectors",
          "index", "playlists")  # fmt: skip
 
 
@@ -73,7 +78,7 @@ def test_imports_point_up_the_table():
             top, _, rest = name.partition(".")
             assert top not in ("hydra", "omegaconf", "tasks"), path
             if top == "pytorch_lightning":
-                assert room(path) in ("batches", "learners"), path
+                assert room(path) in ("batches", "learners") or path == SOFTMAX_MODEL, path
             if top == "cbmr":
                 checked += 1
                 assert rest.split(".")[0] in allowed, f"{path} imports {name}"
@@ -96,7 +101,7 @@ def test_serving_rooms_load_no_training_library():
 
 def test_every_yaml_fits_what_it_configures():
     """Tasks are composed and checked against themselves; encoder files are bound to their network,
-    `MelSpec`, and the demo world's settings to `make_demo`."""
+    `MelSpec`, CF options to their model, and the demo world's settings to `make_demo`."""
     from cbmr.sources.demo import make_demo
 
     seen = set()
@@ -130,6 +135,18 @@ def test_every_yaml_fits_what_it_configures():
                     default = options[option].default
                     assert value == ([*default] if isinstance(default, tuple) else default)
             seen.add(path.name)
+    assert {path.stem for path in Path(CONF).glob("factors/*.yaml")} == set(MODELS)
+    for name, model in {**MODELS, "vector_exp": vector_exp}.items():
+        cfg = OmegaConf.load(Path(CONF) / f"factors/{name}.yaml")
+        parameters = inspect.signature(model).parameters
+        options = {key: tuple(value) if isinstance(value, list) else value
+                   for key, value in OmegaConf.to_container(cfg.options).items()}  # fmt: skip
+        # `concat` goes by the defaults of the functions, so they have to be the same.
+        assert options == {key: parameters[key].default for key in options}
+        assert {*parameters} == {"user_item", "size", "rng_seed", "report", *options}
+        size = inspect.signature(factorize).parameters["size"].default
+        assert (cfg.name, cfg.size, cfg.tune) == (name, size, False)
+        seen.add(f"{name}.yaml")
     for path in sorted(Path(CONF).glob("loss/*.yaml")):
         cfg = OmegaConf.load(path)
         loss = {**THUMB_LOSSES, **FACTOR_LOSSES}[cfg.name]
@@ -137,7 +154,7 @@ def test_every_yaml_fits_what_it_configures():
         keywords = inspect.signature(loss).parameters.values()
         assert set(cfg.options) == {p.name for p in keywords if p.kind == p.KEYWORD_ONLY}
         seen.add(path.name)
-    assert len(seen) == 25
+    assert len(seen) == 29
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
     assert set(regress.LOSSES) == set(FACTOR_LOSSES)
     assert {path.name for path in Path(CONF).rglob("*.yaml")} == seen

@@ -19,6 +19,7 @@ from cbmr.corpus import Thumbs
 from cbmr.encoder import load_encoder
 from cbmr.errors import InputError
 from cbmr.preferences import make_preferences
+from cbmr.vectors import load_vectors
 from tasks import evaluate, factorize, rank, regress, scan
 from tasks.command import CONF
 from tests.conftest import make_tables, write_corpus
@@ -38,7 +39,7 @@ def run_task(task, folder, run, *overrides):
 def train_all(folder, run):
     run.mkdir(exist_ok=True)
     run_task(scan, folder, run, "workers=1")
-    run_task(factorize, folder, run, "factors=4", "regularization=1")
+    run_task(factorize, folder, run, "factors.size=4", "factors.options.regularization=1")
     run_task(regress, folder, run, *TINY, *ENCODER)
     run_task(rank, folder, run, *TINY, "learning_rate=0.01")
 
@@ -223,6 +224,22 @@ def test_a_unit_output_is_refused_where_it_makes_no_sense(made, tmp_path, loss):
         )
 
 
+@pytest.mark.parametrize("model", ["bpr", "vector_exp", "concat"])
+def test_every_model_gives_factors_to_learn_from(made, tmp_path, model, capsys):
+    factors = [f"factors={model}", "factors.size=3"]
+    (tmp_path / "spectrograms").symlink_to(made / "run/spectrograms")
+    options = [] if model == "concat" else ["factors.tune=true"]
+    run_task(factorize, made / "corpus", tmp_path, *factors, *options)
+    manifest = json.loads((tmp_path / "factors.json").read_text())
+    chosen = f"factorize: chosen {manifest['options']}"
+    assert (chosen in capsys.readouterr().err) == bool(options)
+    run_task(factorize, made / "corpus", tmp_path, *factors, *options)
+    assert "factorize: up to date" in capsys.readouterr().err
+    run_task(regress, made / "corpus", tmp_path, *TINY, *ENCODER)
+    vectors = load_vectors(tmp_path / "regress/embeddings.npz").vectors
+    assert vectors.shape == (14, 6 if model == "concat" else 3)
+
+
 @pytest.mark.parametrize("loss", ["triplet", "ranknet"])
 def test_every_loss_trains(made, tmp_path, loss):
     (tmp_path / "spectrograms").symlink_to(made / "run/spectrograms")
@@ -246,7 +263,7 @@ def test_the_2013_network_trains_on_its_own_spectrogram(made, tmp_path):
 
 def test_without_holdout_everything_trains_and_it_is_said(made, tmp_path, capsys):
     (tmp_path / "spectrograms").symlink_to(made / "run/spectrograms")
-    run_task(factorize, made / "corpus", tmp_path, "factors=4", "holdout=false")
+    run_task(factorize, made / "corpus", tmp_path, "factors.size=4", "holdout=false")
     run_task(regress, made / "corpus", tmp_path, *TINY, *ENCODER, "holdout=false")
     assert "no evaluation of it holds" in capsys.readouterr().err
     metrics = json.loads((tmp_path / "regress/metrics.json").read_text())

@@ -1,10 +1,7 @@
 """The loop: resumes, validates, keeps the best epoch, and is quiet about it."""
 
-import logging
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +14,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from cbmr.batches import Batches
 from cbmr.files import write_tensors
 from cbmr.learners.learner import Learner
+from cbmr.quiet import quiet_lightning
 
 LARGEST_GRADIENT = 1.0
 """Norm to which a gradient is clipped: it lets the learning rate be five times higher."""
@@ -63,7 +61,7 @@ def train(
     ]
     if progress is not None:
         callbacks.append(_Progress(progress))
-    with _quiet():
+    with quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=epochs,
             accelerator="auto",
@@ -79,12 +77,7 @@ def train(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        try:
-            trainer.fit(
-                learner, batches, ckpt_path=last if last.exists() else None, weights_only=True
-            )
-        except SystemExit:  # how Lightning ends on Ctrl-C
-            raise KeyboardInterrupt from None
+        trainer.fit(learner, batches, ckpt_path=last if last.exists() else None, weights_only=True)
     state = torch.load([*kept][-1], map_location="cpu", weights_only=True)
     learner.load_state_dict(state["state_dict"])
     learner.cpu().eval()
@@ -128,20 +121,3 @@ class _Progress(Callback):
     def on_validation_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.report(trainer.global_step, int(trainer.estimated_stepping_batches), numbers)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's banners and its advice on settings that were chosen on purpose stay unsaid."""
-    logger = logging.getLogger("pytorch_lightning")
-    fabric = logging.getLogger("lightning.fabric")
-    levels = logger.level, fabric.level
-    logger.setLevel(logging.ERROR)
-    fabric.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="(pytorch_)?lightning")
-            yield
-    finally:
-        logger.setLevel(levels[0])
-        fabric.setLevel(levels[1])
