@@ -18,6 +18,7 @@ bench: .venv/installed-test
 	$(BIN)/python -m benchmarks.encoders
 	$(BIN)/python -m benchmarks.scan
 	$(BIN)/python -m benchmarks.playlist
+	$(BIN)/python -m benchmarks.factors
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
