@@ -68,16 +68,18 @@ def run(cfg: DictConfig) -> None:
     )
     drawn = {"bootstraps": cfg.bootstraps, "rng_seed": cfg.rng_seed}
     table = compare(rows, question, **drawn)
-    best = list(stages)[-1]
-    few = few_plays(
-        corpus,
-        factors,
-        aligned(corpus, stages[best]),
-        question.users,
-        split=question.split,
-        model=read_json(folder / MANIFESTS["factorize"])["model"],
-        rng_seed=cfg.rng_seed,
-    )
+    best, few = list(stages)[-1], None
+    made = read_json(folder / MANIFESTS["factorize"])
+    if made["settings"]["factors"]["name"] == "wmf":
+        few = few_plays(
+            corpus,
+            factors,
+            aligned(corpus, stages[best]),
+            question.users,
+            split=question.split,
+            model=made["options"],
+            rng_seed=cfg.rng_seed,
+        )
 
     simulated = f"{SIMULATED} " if (corpus.folder / "truth.npz").exists() else ""
     caption = (
@@ -87,7 +89,10 @@ def run(cfg: DictConfig) -> None:
     _print(table, question, caption)
     numbers = table.numbers()
     if few is None:
-        say("evaluate: too few listeners a held-out track for the table of tracks with few plays")
+        say(
+            "evaluate: no table of tracks with few plays: it needs factors=wmf, into which plays "
+            "can be folded, and held-out tracks with many listeners"
+        )
     else:
         _print_few_plays(few, f"{best} and WMF, {question.split} tracks", drawn)
         numbers |= few.numbers(question.split, **drawn)

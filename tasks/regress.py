@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from cbmr.errors import InputError
+from cbmr.files import read_json
 from tasks.command import command
-from tasks.runs import is_fresh, read_corpus, require, say, settings_of
+from tasks.runs import MANIFESTS, is_fresh, read_corpus, require, say, settings_of
 
 if TYPE_CHECKING:
     from tasks.stages import Material
@@ -32,6 +33,12 @@ def run(cfg: DictConfig) -> None:
     _check(cfg)
     settings, learned_from = settings_of(cfg), material(cfg)
     train_rows, valid, inputs = learned_from.train_rows, learned_from.valid, learned_from.inputs
+    model = read_json(Path(cfg.run) / MANIFESTS["factorize"])["settings"]["factors"]["name"]
+    if cfg.loss.name == "wpe" and model != "wmf":
+        raise InputError(
+            f"loss=wpe predicts what factors=wmf fits, and {cfg.run} has factors={model}: expected "
+            "another loss, or python -m tasks.factorize factors=wmf first"
+        )
     if len(train_rows) < 2:
         raise InputError(
             f"{len(train_rows)} training tracks have both audio and factors: expected at least 2"
