@@ -75,9 +75,11 @@ def _check_index(cfg: DictConfig) -> str:
 
 
 def _flat(settings: dict[str, Any]) -> str:
+    """The settings on a line; of a group, the option's name."""
     return " ".join(
         f"{key}={value['name'] if isinstance(value, dict) else value}"
         for key, value in settings.items()
+        if not isinstance(value, dict) or "name" in value
     )
 
 

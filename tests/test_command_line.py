@@ -169,7 +169,7 @@ def test_a_prior_is_blended_into_new_tracks_and_taken_out_again(home, tmp_path):
     assert not (stage / "predicted.npz").exists()
     assert "prior" not in json.loads((stage / "manifest.json").read_text())
 
-    succeeded(task("factorize", "factors=4", "regularization=2", **shared))
+    succeeded(task("factorize", "factors.size=4", "factors.options.regularization=2", **shared))
     refused(task("embed", "prior=artist", **shared), "two spaces", "python -m tasks.rank")
 
 
@@ -372,7 +372,10 @@ def test_a_wrong_playlist_option_is_named(home, arguments, messages):
     ("word", "messages"),
     [
         ("loss=mse", ["loss=mse", "drlim, ranknet, triplet", "regress has others"]),
-        ("loss=nothing", ["loss=nothing", "cosine, drlim, listeners, mdn, mse, ranknet, triplet, wpe"]),
+        (
+            "loss=nothing",
+            ["loss=nothing", "cosine, drlim, listeners, mdn, mse, ranknet, triplet, wpe"],
+        ),
         ("loss.options.margins=1", ["is 'loss.options.margin' meant"]),
         ("loss.options.margin=wide", ["loss.options.margin=wide", "a number"]),
         ("crop_s=0", ["crop_s=0", "above 0"]),

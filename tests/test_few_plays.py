@@ -34,9 +34,7 @@ def world(tmp_path_factory):
         }
     )
     corpus = make_corpus(tmp_path_factory.mktemp("corpus"), tracks, plays)
-    fitted = factorize(
-        training_plays(corpus), corpus.track_ids, corpus.user_ids, factors=5, **MODEL
-    )
+    fitted = factorize(training_plays(corpus), corpus.track_ids, corpus.user_ids, size=5, **MODEL)
     return corpus, fitted, affinity
 
 

@@ -138,7 +138,7 @@ def test_folding_in_all_plays_of_a_fitted_track_gives_its_factors():
     plays = Plays(user, track, rng.integers(1, 9, len(user)))
     ids = [np.array([f"{kind}{row:02d}" for row in range(n)]) for kind, n in (("t", 12), ("u", 40))]
     model = {"regularization": 5.0, "alpha": 2.0, "eps": 1e-6}
-    fitted = factorize(plays, *ids, factors=4, **model)
+    fitted = factorize(plays, *ids, size=4, **model)
     folded = fold_in(fitted.user_factors, plays, 12, **model)
     np.testing.assert_allclose(folded, fitted.item_factors, atol=2e-3)
 
