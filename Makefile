@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench results clean
 
 demo: .venv/installed
 	$(BIN)/python -m tasks.demo
@@ -19,6 +19,9 @@ bench: .venv/installed-test
 	$(BIN)/python -m benchmarks.scan
 	$(BIN)/python -m benchmarks.playlist
 	$(BIN)/python -m benchmarks.factors
+
+results: .venv/installed
+	$(BIN)/python -m benchmarks.results
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -34,16 +34,23 @@ def main() -> None:
         for world in range(WORLDS):
             for training in range(TRAININGS):
                 tables.append(_evaluate(folder, world, training))
-                _print(_mean(tables), f"{len(tables)} of {WORLDS * TRAININGS} trainings")
+                _print(mean_table(tables), f"{len(tables)} of {WORLDS * TRAININGS} trainings")
+
+
+def world_folder(folder: Path, world: int) -> Path:
+    """The corpus of one demo world, made now if it is not there."""
+    corpus_folder = folder / f"world{world}"
+    cfg = hydra.compose("demo")
+    cfg.update({"corpus": str(corpus_folder), "rng_seed": world})
+    make_world(cfg)
+    return corpus_folder
 
 
 def _evaluate(folder: Path, world: int, training: int) -> Table:
-    corpus_folder = folder / f"world{world}"
+    corpus_folder = world_folder(folder, world)
     run = folder / f"world{world}-training{training}"
-    shared = {"corpus": str(corpus_folder), "run": str(run)}
     cfg = hydra.compose("demo")
-    cfg.update(shared | {"rng_seed": world})
-    make_world(cfg)
+    cfg.update({"corpus": str(corpus_folder), "run": str(run)})
     run.mkdir(parents=True, exist_ok=True)
     for task in (scan, factorize, regress, rank):
         settings = defaults_of(task.__name__.rsplit(".", 1)[1], cfg)
@@ -62,7 +69,8 @@ def _evaluate(folder: Path, world: int, training: int) -> Table:
     return compare(rows, question, bootstraps=BOOTSTRAPS, rng_seed=world)
 
 
-def _mean(tables: list[Table]) -> Table:
+def mean_table(tables: list[Table]) -> Table:
+    """Rows, columns and draws averaged over worlds and trainings."""
     value = np.mean([table.value for table in tables], axis=0)
     draws = np.mean([table.draws for table in tables], axis=0)
     return Table(tables[0].split, tables[0].rows, tables[0].columns, value, draws)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cbmr.corpus import Plays
 from cbmr.preferences import Preferences
-from cbmr.spectrograms import SpectrogramStore
+from cbmr.spectrograms import Store
 
 EVALUATION_BATCH = 64
 
@@ -55,7 +55,7 @@ class TrackBatches(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        store: SpectrogramStore,
+        store: Store,
         rows: np.ndarray,
         targets: np.ndarray | None = None,
         plays: Plays | None = None,
@@ -92,9 +92,7 @@ class StationBatches(Dataset[dict[str, Any]]):
     `targets` `[store, factors]` the factors that anchor the embedding, NaN where there are none.
     """
 
-    def __init__(
-        self, store: SpectrogramStore, preferences: Preferences, targets: np.ndarray
-    ) -> None:
+    def __init__(self, store: Store, preferences: Preferences, targets: np.ndarray) -> None:
         self.store, self.preferences, self.targets = store, preferences, targets
 
     def __getitem__(self, items: np.ndarray) -> dict[str, Any]:
@@ -156,7 +154,7 @@ class Batches(pl.LightningDataModule):
 
 
 def factor_batches(
-    store: SpectrogramStore,
+    store: Store,
     train_rows: np.ndarray,
     targets: np.ndarray,
     plays: Plays | None,
@@ -177,7 +175,7 @@ def factor_batches(
 
 
 def station_batches(
-    store: SpectrogramStore,
+    store: Store,
     preferences: Preferences,
     targets: np.ndarray,
     valid_rows: np.ndarray | None,

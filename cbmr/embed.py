@@ -8,7 +8,7 @@ import torch
 
 from cbmr.encoder import Encoder
 from cbmr.errors import InputError
-from cbmr.spectrograms import SpectrogramStore, read_logmel
+from cbmr.spectrograms import Store, read_logmel
 from cbmr.vectors import Vectors
 
 BATCH = 64
@@ -16,7 +16,7 @@ BATCH = 64
 
 def embed_store(
     encoder: Encoder,
-    store: SpectrogramStore,
+    store: Store,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Vectors:
@@ -43,6 +43,11 @@ def embed_store(
 
 def embed_file(encoder: Encoder, path: Path, *, excerpt_s: float) -> np.ndarray:
     """Unit vector `[embedding_size]` of one audio file's middle `excerpt_s` seconds."""
+    if encoder.mel_spec is None:
+        raise InputError(
+            f"{path}: this run's encoder reads vectors that came with the data set, not sound: "
+            "expected a track of the corpus"
+        )
     spectrogram, frames = read_logmel(path, encoder.mel_spec, excerpt_s)
     one = torch.from_numpy(spectrogram)[None], torch.tensor([frames])
     return _embed(encoder, *one)[0][0]

@@ -24,7 +24,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -48,6 +48,31 @@ class Scan:
     readable: int
     decoded: int
     skipped: dict[str, str]
+
+
+class Store(Protocol):
+    """What training reads: a log-mel, or what stands for one, a track."""
+
+    track_ids: np.ndarray
+    frames: np.ndarray
+    fingerprint: str
+
+    @property
+    def mel_spec(self) -> MelSpec | None:
+        """None where the tracks come as vectors, not as sound."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+
+    @property
+    def mels(self) -> int:
+        """Numbers in a frame."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Frames float `[rows, mels, frames]` of these rows, in this order."""
 
 
 class SpectrogramStore:
@@ -79,6 +104,11 @@ class SpectrogramStore:
     def __len__(self) -> int:
         return len(self.track_ids)
 
+    @property
+    def mels(self) -> int:
+        """Bands of a log-mel."""
+        return self.mel_spec.mels
+
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Log-mels float16 `[rows, mels, frames]` of these rows, in this order."""
         shape = (len(rows), self.mel_spec.mels, store_frames(self.mel_spec, self.excerpt_s))
@@ -104,9 +134,9 @@ class SpectrogramStore:
         return {**self.__dict__, "_pieces": {}}
 
 
-def band_scale(store: SpectrogramStore, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def band_scale(store: Store, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation `[mels]` of every band over the real frames of these rows."""
-    total = square = np.zeros(store.mel_spec.mels)
+    total = square = np.zeros(store.mels)
     for row in rows:
         real = store[np.array([row])][0, :, : store.frames[row]].astype(np.float64)
         total = total + real.sum(axis=1)

@@ -24,7 +24,7 @@ def run(cfg: DictConfig) -> None:
     from tasks.stages import open_store
 
     encoder = load_encoder(folder / stage / "encoder.pt")
-    store = open_store(cfg, encoder.mel_spec)
+    store = open_store(cfg, read_corpus(cfg), encoder.mel_spec)
     with progress(f"embed {stage}") as report:
         vectors = embed_store(encoder, store, progress=report)
     predicted = folder / stage / "predicted.npz"

@@ -40,7 +40,7 @@ def run(cfg: DictConfig) -> None:
     folder = Path(cfg.run)
     there = [stage for stage in STAGES if (folder / MANIFESTS[stage]).exists()]
     stages = {STAGES[s]: predicted_vectors(folder / s) for s in there}
-    store = open_store(cfg, load_encoder(folder / "regress" / "encoder.pt").mel_spec)
+    store = open_store(cfg, corpus, load_encoder(folder / "regress" / "encoder.pt").mel_spec)
     for stage in there:
         lacking = int((~np.isin(store.track_ids, stages[STAGES[stage]].track_ids)).sum())
         if lacking:

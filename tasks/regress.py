@@ -25,7 +25,7 @@ def material(cfg: DictConfig) -> "Material":
     from cbmr.logmel import MelSpec
     from tasks.stages import gather
 
-    return gather(cfg, corpus, MelSpec(**cfg.encoder.mel))
+    return gather(cfg, corpus, MelSpec(**cfg.encoder.mel) if "mel" in cfg.encoder else None)
 
 
 def run(cfg: DictConfig) -> None:
@@ -62,7 +62,7 @@ def run(cfg: DictConfig) -> None:
     store, targets, factors = learned_from.store, learned_from.targets, learned_from.factors
     torch.manual_seed(cfg.rng_seed)
     arguments = OmegaConf.to_container(cfg.encoder.arguments)
-    arguments |= {"mels": store.mel_spec.mels, "embedding_size": targets.shape[1]}
+    arguments |= {"mels": store.mels, "embedding_size": targets.shape[1]}
     if cfg.loss.name == "mdn":
         arguments["components"] = cfg.loss.options.components
     scale = band_scale(store, train_rows)

@@ -14,10 +14,11 @@ from cbmr.corpus import Corpus
 from cbmr.encoder import Encoder, save_encoder
 from cbmr.evaluation.held_out import HeldOut, held_out
 from cbmr.factors import Factors, load_factors, unit_targets
+from cbmr.features import FeatureStore
 from cbmr.files import content_hash, file_hash, read_arrays, write_arrays, write_json
 from cbmr.learners import Learner, train
 from cbmr.logmel import MelSpec
-from cbmr.spectrograms import SpectrogramStore, store_folder
+from cbmr.spectrograms import SpectrogramStore, Store, store_folder
 from cbmr.vectors import Vectors, load_vectors, save_vectors
 from tasks.command import defaults_of
 from tasks.runs import MANIFESTS, progress, say, write_manifest
@@ -32,7 +33,7 @@ class Material:
     """
 
     corpus: Corpus
-    store: SpectrogramStore
+    store: Store
     factors: Factors
     targets: np.ndarray
     train_rows: np.ndarray
@@ -40,11 +41,14 @@ class Material:
     inputs: dict[str, str]
 
 
-def gather(cfg: DictConfig, corpus: Corpus, spec: MelSpec, users: Path | None = None) -> Material:
-    """The run's store of this spectrogram and its factors, for the tracks of `corpus`; with the
-    listeners of the file `users` in place of the factors' own, where it is there."""
+def gather(
+    cfg: DictConfig, corpus: Corpus, spec: MelSpec | None, users: Path | None = None
+) -> Material:
+    """The run's store of this spectrogram (None: the corpus's vectors) and its factors, for the
+    tracks of `corpus`; with the listeners of the file `users` in place of the factors' own, where
+    it is there."""
     folder = Path(cfg.run)
-    store = open_store(cfg, spec)
+    store = open_store(cfg, corpus, spec)
     factors = with_users(load_factors(folder / "factors.npz"), users)
     targets = unit_targets(factors, store.track_ids)
     targets[~np.isin(store.track_ids, corpus.track_ids[corpus.in_split("train")])] = np.nan
@@ -66,8 +70,12 @@ def with_users(factors: Factors, users: Path | None) -> Factors:
     return replace(factors, user_ids=user_ids, user_factors=learned)
 
 
-def open_store(cfg: DictConfig, spec: MelSpec) -> SpectrogramStore:
-    """The run's store of this spectrogram, scanned now if it is not there."""
+def open_store(cfg: DictConfig, corpus: Corpus, spec: MelSpec | None) -> Store:
+    """The run's store of this spectrogram, scanned now if it is not there; without one, the vectors
+    that came with the corpus."""
+    if spec is None:
+        return FeatureStore(corpus)
+
     import tasks.scan
 
     scan = defaults_of("scan", cfg)
@@ -81,12 +89,13 @@ def open_store(cfg: DictConfig, spec: MelSpec) -> SpectrogramStore:
     return SpectrogramStore(folder)
 
 
-def optimisation(cfg: DictConfig, spec: MelSpec) -> dict[str, Any]:
+def optimisation(cfg: DictConfig, spec: MelSpec | None) -> dict[str, Any]:
     """The settings that every learner takes, as its keyword arguments."""
+    crop_frames = 1 if spec is None else spec.frames(spec.samples(cfg.crop_s))
     return {
         "learning_rate": cfg.learning_rate,
         "weight_decay": cfg.weight_decay,
-        "augmentation": {"crop_frames": spec.frames(spec.samples(cfg.crop_s)), **cfg.augment},
+        "augmentation": {"crop_frames": crop_frames, **cfg.augment},
         "rng_seed": cfg.rng_seed,
     }
 

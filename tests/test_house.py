@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "logmel": "",
     "sources": "corpus audio sources",
     "spectrograms": "corpus audio logmel",
+    "features": "corpus",
     "factors": "corpus quiet factors",
     "priors": "corpus factors",
     "preferences": "corpus",

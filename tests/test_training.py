@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 
 from cbmr.batches import EpochSampler, StationBatches
 from cbmr.corpus import Thumbs
+from cbmr.embed import embed_file
 from cbmr.encoder import load_encoder
 from cbmr.errors import InputError
 from cbmr.preferences import make_preferences
@@ -201,6 +203,33 @@ def test_every_objective_of_stage_1_trains_and_stage_2_goes_on_from_it(made, tmp
         users, factors = (np.load(tmp_path / name) for name in ("regress/users.npz", "factors.npz"))
         assert users["user_ids"].tolist() == factors["user_ids"].tolist()
         assert users["user_factors"].shape == factors["user_factors"].shape
+
+
+def test_a_corpus_of_vectors_goes_the_same_way(made, tmp_path):
+    """Features in place of sound, in another order than the tracks and with a stranger among them:
+    both stages and the table, and nothing is scanned."""
+    write_corpus(tmp_path / "corpus")
+    shutil.rmtree(tmp_path / "corpus/audio")
+    rng = np.random.default_rng(0)
+    ids = [*(f"t{row}" for row in range(14)), "stranger"]
+    features = rng.standard_normal((15, 6)) + 3 * (np.arange(15) % 2)[:, None]
+    order = rng.permutation(15)
+    np.savez(tmp_path / "corpus/features.npz", track_ids=np.array(ids)[order],
+             features=features[order])  # fmt: skip
+    run = tmp_path / "run"
+    small = ["encoder=vector", "encoder.arguments.hidden=[8]"]
+    run_task(factorize, tmp_path / "corpus", run, "factors.size=4")
+    run_task(regress, tmp_path / "corpus", run, *TINY, *small)
+    run_task(rank, tmp_path / "corpus", run, *TINY)
+    run_task(evaluate, tmp_path / "corpus", run, "bootstraps=2")
+    assert not (run / "spectrograms").exists()
+    vectors = np.load(run / "rank/embeddings.npz")
+    assert vectors["track_ids"].tolist() == ids[:14]
+    with pytest.raises(InputError, match="not sound"):
+        embed_file(load_encoder(run / "rank/encoder.pt"), tmp_path / "a.wav", excerpt_s=30)
+    (tmp_path / "corpus/features.npz").unlink()
+    with pytest.raises(InputError, match=r"features\.npz, which is not there"):
+        run_task(regress, tmp_path / "corpus", run, *TINY, *small)
 
 
 def test_stretches_and_masks_reach_the_training(made, tmp_path):

@@ -38,7 +38,8 @@ class Encoder(nn.Module):
     """A network with everything needed to run it on sound: its mel spectrogram, its scaling.
 
     `arguments` rebuild the network: `ENCODERS[name](**arguments)`. `input_mean` and `input_std`
-    are `[mels]`. The state dict is the network's alone. With `components` among the arguments the
+    are `[mels]`. The state dict is the network's alone. Without a `mel_spec` it reads vectors, not
+    sound. With `components` among the arguments the
     network predicts a mixture of so many Gaussians, whose mean is the embedding (a mixture density
     network, Bishop 1994).
     """
@@ -50,7 +51,7 @@ class Encoder(nn.Module):
         self,
         name: str,
         arguments: dict[str, Any],
-        mel_spec: MelSpec,
+        mel_spec: MelSpec | None,
         input_mean: torch.Tensor,
         input_std: torch.Tensor,
     ) -> None:
@@ -131,7 +132,7 @@ def save_encoder(path: Path, encoder: Encoder) -> None:
         "format_version": FORMAT_VERSION,
         "encoder": encoder.name,
         "arguments": encoder.arguments,
-        "mel_spec": asdict(encoder.mel_spec),
+        "mel_spec": None if encoder.mel_spec is None else asdict(encoder.mel_spec),
         "input_mean": encoder.input_mean.cpu(),
         "input_std": encoder.input_std.cpu(),
         "state_dict": {k: v.cpu() for k, v in encoder.network.state_dict().items()},
@@ -166,7 +167,7 @@ def load_encoder(path: Path) -> Encoder:
     encoder = Encoder(
         content["encoder"],
         content["arguments"],
-        MelSpec(**content["mel_spec"]),
+        None if content["mel_spec"] is None else MelSpec(**content["mel_spec"]),
         content["input_mean"],
         content["input_std"],
     )

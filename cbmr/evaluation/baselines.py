@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cbmr.corpus import Corpus, rows_of
 from cbmr.factors import unit_rows
-from cbmr.spectrograms import SpectrogramStore
+from cbmr.spectrograms import Store
 
 RIDGE_ALPHAS = np.logspace(0, 6, 25)
 COEFFICIENTS = 13
@@ -32,9 +32,9 @@ MLP_EPOCHS = 200
 """At most; the optimiser stops where ten epochs in a row gain nothing, usually within fifty."""
 
 
-def mel_statistics(store: SpectrogramStore) -> np.ndarray:
+def mel_statistics(store: Store) -> np.ndarray:
     """Mean and standard deviation over time of every mel band, `[tracks, 2 mels]`."""
-    statistics = np.empty((len(store), 2 * store.mel_spec.mels), dtype=np.float32)
+    statistics = np.empty((len(store), 2 * store.mels), dtype=np.float32)
     for row in range(len(store)):
         real = _real(store, row)
         statistics[row] = np.concatenate([real.mean(axis=1), real.std(axis=1)])
@@ -42,7 +42,7 @@ def mel_statistics(store: SpectrogramStore) -> np.ndarray:
 
 
 def ridge_vectors(
-    corpus: Corpus, store: SpectrogramStore, train: np.ndarray, targets: np.ndarray
+    corpus: Corpus, store: Store, train: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:
     """Ridge regression from mel statistics to unit-norm factors, its strength by leave-one-out;
     unit vectors `[tracks, factors]`, zeros where there is no audio."""
@@ -53,7 +53,7 @@ def ridge_vectors(
 
 def word_vectors(
     corpus: Corpus,
-    store: SpectrogramStore,
+    store: Store,
     train: np.ndarray,
     targets: np.ndarray,
     *,
@@ -83,9 +83,7 @@ def word_vectors(
     return vectors
 
 
-def learn_words(
-    store: SpectrogramStore, train: np.ndarray, *, words: int, rng_seed: int
-) -> Pipeline:
+def learn_words(store: Store, train: np.ndarray, *, words: int, rng_seed: int) -> Pipeline:
     """The words: centres of k-means over the standardised `frame_features` of the training tracks,
     rows `train` of the store; fewer than asked for where there are fewer frames."""
     rng = np.random.default_rng(rng_seed)
@@ -99,7 +97,7 @@ def learn_words(
     return make_pipeline(StandardScaler(), centres).fit(frames)
 
 
-def word_shares(store: SpectrogramStore, learned: Pipeline) -> np.ndarray:
+def word_shares(store: Store, learned: Pipeline) -> np.ndarray:
     """How often each word is the nearest to a frame, `[tracks, words]`; a row adds to 1."""
     shares = np.empty((len(store), learned[-1].n_clusters))
     for row in range(len(store)):
@@ -132,6 +130,6 @@ def _foretold(
     return vectors
 
 
-def _real(store: SpectrogramStore, row: int) -> np.ndarray:
+def _real(store: Store, row: int) -> np.ndarray:
     real: np.ndarray = store[np.array([row])][0, :, : store.frames[row]].astype(np.float32)
     return real

@@ -10,7 +10,7 @@ from cbmr.corpus import Corpus, Plays, Thumbs, rows_of, training_plays, votes_of
 from cbmr.evaluation.question import relevance
 from cbmr.factors import Factors, unit_rows
 from cbmr.metrics import auc, pooled_auc, rank
-from cbmr.spectrograms import SpectrogramStore
+from cbmr.spectrograms import Store
 
 LISTENING_LOSS = 0.01
 """Stage 2 does not keep an epoch that loses more listening AUC than this."""
@@ -75,7 +75,7 @@ class HeldOut:
         return score
 
 
-def held_out(corpus: Corpus, factors: Factors, store: SpectrogramStore) -> HeldOut:
+def held_out(corpus: Corpus, factors: Factors, store: Store) -> HeldOut:
     """The validation part of a corpus; without votes where its thumbs were not read."""
     assert corpus.plays is not None
     in_corpus = corpus.track_rows(store.track_ids)
@@ -100,7 +100,7 @@ def held_out(corpus: Corpus, factors: Factors, store: SpectrogramStore) -> HeldO
     )
 
 
-def plays_in_store(corpus: Corpus, factors: Factors, store: SpectrogramStore) -> Plays:
+def plays_in_store(corpus: Corpus, factors: Factors, store: Store) -> Plays:
     """The plays of training tracks with audio: listeners as rows of the factors, tracks of the
     store."""
     plays = training_plays(corpus)
@@ -110,7 +110,7 @@ def plays_in_store(corpus: Corpus, factors: Factors, store: SpectrogramStore) ->
     return Plays(user[here], track[here], plays.count[here])
 
 
-def votes_in_store(corpus: Corpus, store: SpectrogramStore, split: str) -> Thumbs:
+def votes_in_store(corpus: Corpus, store: Store, split: str) -> Thumbs:
     """The votes of a split whose seed and track both have audio, as rows of the store."""
     if corpus.thumbs is None:
         none = np.empty(0, dtype=np.int64)

@@ -22,7 +22,7 @@ from cbmr.priors import (
     priors_of_new_tracks,
     training_targets,
 )
-from cbmr.spectrograms import SpectrogramStore
+from cbmr.spectrograms import Store
 from cbmr.vectors import Vectors
 
 PRIOR = "artist"
@@ -46,7 +46,7 @@ class Row:
 
 def make_rows(
     corpus: Corpus,
-    store: SpectrogramStore,
+    store: Store,
     factors: Factors,
     question: Question,
     stages: Mapping[str, Vectors],
@@ -73,9 +73,12 @@ def make_rows(
     means = group_means(corpus, train, targets, prior=PRIOR)
     by_artist = np.where(means.any(axis=1, keepdims=True), means, everything)
     ridge = ridge_vectors(corpus, store, train, targets)
-    by_words = word_vectors(
-        corpus, store, train, targets, words=words, hidden=hidden, rng_seed=rng_seed, report=report
-    )
+    by_words = {}
+    if store.mel_spec is not None:  # words are of sound
+        by_words = word_vectors(
+            corpus, store, train, targets, words=words, hidden=hidden, rng_seed=rng_seed,
+            report=report,
+        )  # fmt: skip
     by_sound = {"ridge": ridge, **{name: aligned(corpus, of) for name, of in stages.items()}}
     with_prior = _with_prior(corpus, store, factors, by_sound, learned_users, report)
 
@@ -106,7 +109,7 @@ def aligned(corpus: Corpus, vectors: Vectors) -> np.ndarray:
 
 def _with_prior(
     corpus: Corpus,
-    store: SpectrogramStore,
+    store: Store,
     factors: Factors,
     by_sound: Mapping[str, np.ndarray],
     learned_users: Mapping[str, np.ndarray],
