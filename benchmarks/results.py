@@ -7,15 +7,20 @@ What is done is kept in FOLDER (default `runs/worlds`), and the same command goe
 interruption. The table goes to RESULTS.md, between its marks; the text around it is left alone.
 """
 
+import io
+import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
 import numpy as np
+import torch
 from omegaconf import OmegaConf
 
 from benchmarks.worlds import mean_table, world_folder
@@ -25,7 +30,7 @@ from cbmr.factors import load_factors
 from cbmr.files import read_json, write_json
 from cbmr.sources.tables import read_corpus
 from cbmr.spectrograms import SpectrogramStore
-from tasks import factorize, pretrain, regress
+from tasks import factorize, regress, scan
 from tasks.command import CONF, check_settings
 from tasks.evaluate import SIMULATED
 from tasks.runs import say
@@ -47,18 +52,18 @@ class Variant:
     key: str
     name: str
     factorize: tuple[str, ...] = ()
-    pretrain: tuple[str, ...] | None = None
     regress: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A variant trained by one trial on one world."""
+    """A variant trained by one trial on one world; the speed is that of the whole task, the writing
+    of checkpoints and validation included."""
 
     run: Path
     valid_auc: float
     parameters: int
-    clips_a_second: float
+    clips_a_cpu_second: float
 
 
 def main() -> None:
@@ -67,36 +72,37 @@ def main() -> None:
     shared: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(HERE / "results.yaml"))
     variants = [_variant(path) for path in sorted((HERE / "rows").glob("*.yaml"))]
     variants.sort(key=lambda variant: variant.key != DEFAULT)
-    began, trained = time.monotonic(), {}
+    worlds, trials = range(shared["worlds"]), range(len(shared["trials"]))
     with hydra.initialize_config_dir(CONF, version_base=None):
-        corpora = [world_folder(folder, world) for world in range(shared["worlds"])]
-        for done, variant in enumerate(variants):
-            for trial in range(len(shared["trials"])):
-                for world, corpus in enumerate(corpora):
-                    run = folder / "results" / f"world{world}" / f"{variant.key}-{trial}"
-                    trained[variant.key, trial, world] = _train(variant, shared, trial, corpus, run)
-            minutes = (time.monotonic() - began) / 60
-            left = minutes / (done + 1) * (len(variants) - done - 1)
-            say(f"{variant.name}: {done + 1}/{len(variants)}, about {left:.0f} min left")
-        best = {
-            variant.key: max(
-                range(len(shared["trials"])),
-                key=lambda trial: np.mean(
-                    [trained[variant.key, trial, world].valid_auc for world in range(len(corpora))]
-                ),
-            )
-            for variant in variants
-        }
+        corpora = [world_folder(folder, world) for world in worlds]
+        for corpus in corpora:
+            _scan_all(corpus, variants)
+
+    trained = {}
+    began = time.monotonic()
+    jobs = [(v, trial, world) for v in variants for trial in trials for world in worlds]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(shared["workers"], context) as pool:
+        futures = [pool.submit(_train, *job, shared, folder) for job in jobs]
+        for done, (job, future) in enumerate(zip(jobs, futures, strict=True), start=1):
+            result = future.result()
+            trained[job[0].key, *job[1:]] = result
+            left = (time.monotonic() - began) / done * (len(jobs) - done) / 60
+            say(f"{done}/{len(jobs)} {result.run}: {result.valid_auc:.4f}, {left:.0f} min left")
+
+    def on_validation(key: str, trial: int) -> float:
+        return float(np.mean([trained[key, trial, world].valid_auc for world in worlds]))
+
+    chosen = {}
+    for v in variants:
+        best = max(trials, key=lambda trial, key=v.key: on_validation(key, trial))
+        chosen[v.name] = [trained[v.key, best, world] for world in worlds]
+    with hydra.initialize_config_dir(CONF, version_base=None):
         tables = [
-            _evaluate(
-                corpus,
-                {v.name: trained[v.key, best[v.key], world].run for v in variants},
-                bootstraps=shared["bootstraps"],
-                rng_seed=world,
-            )
-            for world, corpus in enumerate(corpora)
+            _evaluate(corpora[world], {name: of[world].run for name, of in chosen.items()}, shared)
+            for world in worlds
         ]
-    text = "\n".join(_markdown(mean_table(tables), variants, trained, best, shared))
+    text = "\n".join(_markdown(mean_table(tables), chosen, shared))
     before, _, rest = RESULTS.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     RESULTS.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
@@ -109,34 +115,43 @@ def _variant(path: Path) -> Variant:
     return Variant(path.stem, content["name"], **lists)
 
 
+# --- training -----------------------------------------------------------------------------------
+
+
+def _scan_all(corpus: Path, variants: Sequence[Variant]) -> None:
+    """The spectrograms that any of the variants reads, once for all of their runs."""
+    chosen = [text for v in variants for text in v.regress if text.startswith("encoder=")]
+    for encoder in sorted({"encoder=spotify2014", *chosen}):
+        _task(scan, [f"corpus='{corpus}'", f"run='{_stores(corpus)}'", encoder])
+
+
+def _stores(corpus: Path) -> Path:
+    return corpus.with_name(f"{corpus.name}-stores")
+
+
 def _train(
-    variant: Variant, shared: dict[str, Any], trial: int, corpus: Path, run: Path
+    variant: Variant, trial: int, world: int, shared: dict[str, Any], folder: Path
 ) -> Trained:
-    """One training, unless it is there; its speed is that of the whole task, the writing of
-    checkpoints and validation included."""
+    """One training on a core of its own, unless it is there."""
+    torch.set_num_threads(1)
+    corpus = folder / f"world{world}"
+    run = folder / "results" / f"world{world}" / f"{variant.key}-{trial}"
     run.mkdir(parents=True, exist_ok=True)
-    stores = corpus.with_name(f"{corpus.name}-spectrograms")
-    stores.mkdir(exist_ok=True)
     if not (run / "spectrograms").exists():
-        (run / "spectrograms").symlink_to(stores.resolve())
-    where = [f"corpus='{corpus}'", f"run='{run}'"]
-    _task(factorize, [*where, *shared["factorize"], *variant.factorize])
-    start = []
-    if variant.pretrain is not None:
-        encoder = [text for text in shared["regress"] if text.startswith("encoder.")]
-        _task(pretrain, [*where, *encoder, *variant.pretrain])
-        start = [f"encoder_file='{run / 'pretrain' / 'encoder.pt'}'"]
-    overrides = [*where, *shared["regress"], *variant.regress, *shared["trials"][trial], *start]
-    seconds = run / "seconds.json"
-    afresh, began = not (run / "regress").exists(), time.perf_counter()
-    settings = _task(regress, overrides)
+        (run / "spectrograms").symlink_to((_stores(corpus) / "spectrograms").resolve())
+    where = [f"corpus='{corpus}'", f"run='{run}'", "workers=1"]
+    afresh, began = not (run / "regress").exists(), time.process_time()
+    with hydra.initialize_config_dir(CONF, version_base=None), redirect_stderr(io.StringIO()):
+        _task(factorize, [*where, *shared["factorize"], *variant.factorize])
+        overrides = [*shared["regress"], *variant.regress, *shared["trials"][trial]]
+        settings = _task(regress, [*where, *overrides])
     if afresh:
-        write_json(seconds, {"regress": time.perf_counter() - began})
+        write_json(run / "seconds.json", {"cpu": time.process_time() - began})
     metrics = read_json(run / "regress" / "metrics.json")
-    rate = float("nan")
-    if seconds.exists():
+    rate = float("nan")  # of a training that was interrupted
+    if (run / "seconds.json").exists():
         clips = settings.epochs * metrics["train_tracks"]
-        rate = clips / read_json(seconds)["regress"]
+        rate = clips / read_json(run / "seconds.json")["cpu"]
     return Trained(run, metrics["valid_listening_auc"], metrics["parameters"], rate)
 
 
@@ -149,58 +164,52 @@ def _task(task: Any, overrides: Sequence[str]) -> Any:
     return settings
 
 
-def _evaluate(
-    corpus_folder: Path, runs: dict[str, Path], *, bootstraps: int, rng_seed: int
-) -> Table:
+# --- evaluation ---------------------------------------------------------------------------------
+
+
+def _evaluate(corpus_folder: Path, runs: Mapping[str, Path], shared: dict[str, Any]) -> Table:
     """Baselines and variants on one world. All are heard by the same listeners, each through the
     factors that its own run has for them."""
     corpus = read_corpus(corpus_folder, needs=["plays", "thumbs"])
-    default, run = next(iter(runs.items()))
-    factors = load_factors(run / "factors.npz")
-    store = SpectrogramStore(next(run.glob("spectrograms/*2048*")))
+    (default, first), *others = runs.items()
+    factors = load_factors(first / "factors.npz")
+    store = SpectrogramStore(next(first.glob("spectrograms/*2048*")))
     readable = rows_of(store.track_ids, corpus.track_ids) >= 0
     question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
-    stages = {default: predicted_vectors(run / "regress")}
+    stages = {default: predicted_vectors(first / "regress")}
     evaluate = hydra.compose("evaluate")
     baselines = {"words": evaluate.words, "hidden": evaluate.hidden}
     rows = make_rows(corpus, store, factors, question, stages, {}, **baselines, rng_seed=0)
     asked = corpus.user_ids[question.users]
-    for name, run in list(runs.items())[1:]:
+    for name, run in others:
         heard_by = with_users(load_factors(run / "factors.npz"), run / "regress" / "users.npz")
         vectors = predicted_vectors(run / "regress")
         at = rows_of(vectors.track_ids, corpus.track_ids)
         users = heard_by.user_factors[rows_of(heard_by.user_ids, asked)]
         rows.append(Row(name, vectors.vectors[at], users))
-    return compare(rows, question, bootstraps=bootstraps, rng_seed=rng_seed)
+    return compare(rows, question, bootstraps=shared["bootstraps"], rng_seed=0)
 
 
 def _markdown(
-    table: Table,
-    variants: Sequence[Variant],
-    trained: dict[tuple[str, int, int], Trained],
-    best: dict[str, int],
-    shared: dict[str, Any],
+    table: Table, chosen: Mapping[str, Sequence[Trained]], shared: dict[str, Any]
 ) -> list[str]:
+    default, *others = chosen
     heads = [f"{column}: {metric}" for column in table.columns for metric in METRICS]
-    worlds, default = range(shared["worlds"]), variants[0].name
+    trials = ", ".join(" ".join(trial) for trial in shared["trials"])
     lines = [
-        f"{SIMULATED} The mean over {len(worlds)} worlds, a training each; test tracks; beside "
-        "each value its difference to the default with the paired 95 % interval of "
-        f"{shared['bootstraps']} bootstrap draws over listeners and artists. "
-        f"Networks by `{' '.join(shared['regress'])}`; each row had the same "
-        f"{len(shared['trials'])} trials ({', '.join(' '.join(t) for t in shared['trials'])}), "
-        "the better one chosen on validation tracks; a ridge's strength is chosen among 25 by "
-        "leave-one-out. Clips a second are those of the whole task on this machine.",
+        f"{SIMULATED} The mean over {shared['worlds']} worlds, a training each, on test tracks. "
+        "Beside each value is its difference to the default with the paired 95 % interval of "
+        f"{shared['bootstraps']} bootstrap draws over listeners and artists. Networks by "
+        f"`{' '.join(shared['regress'])}`. Each row had the same {len(shared['trials'])} trials "
+        f"({trials}), the better one chosen on validation tracks; a ridge's strength is chosen "
+        "among 25 by leave-one-out. Clips are training clips in a second of one core, of the whole "
+        "task.",
         "",
-        f"| row | {' | '.join(heads)} | parameters | clips/s |",
+        f"| row | {' | '.join(heads)} | parameters | clips/s a core |",
         f"|---|{'---|' * (len(heads) + 2)}",
     ]
-    known = {variant.name: variant for variant in variants}
-    prior = f"{default} + prior"
-    ceilings = [row for row in table.rows if row.startswith(("ceiling", "oracle"))]
-    for row in (*BASELINES, default, prior, *list(known)[1:], *ceilings):
-        if row not in table.rows:
-            continue
+    known = [row for row in table.rows if row.startswith(("ceiling", "oracle"))]
+    for row in (*BASELINES, default, f"{default} + prior", *others, *known):
         cells = []
         for column in table.columns:
             for metric in METRICS:
@@ -210,13 +219,9 @@ def _markdown(
                     cell += " ({:+.3f} [{:+.3f}, {:+.3f}])".format(*difference)
                 cells.append(cell)
         costs = ["", ""]
-        if row in known:
-            key = known[row].key
-            runs = [trained[key, best[key], world] for world in worlds]
-            costs = [
-                f"{runs[0].parameters:,}",
-                f"{np.nanmedian([r.clips_a_second for r in runs]):.0f}",
-            ]
+        if row in chosen:
+            rate = np.nanmedian([trained.clips_a_cpu_second for trained in chosen[row]])
+            costs = [f"{chosen[row][0].parameters:,}", f"{rate:.0f}"]
         lines.append(f"| {row} | {' | '.join([*cells, *costs])} |")
     return lines
 
