@@ -20,6 +20,7 @@ from cbmr.corpus import Thumbs
 from cbmr.embed import embed_file
 from cbmr.encoder import load_encoder
 from cbmr.errors import InputError
+from cbmr.evaluation.held_out import HeldOut
 from cbmr.preferences import make_preferences
 from cbmr.vectors import load_vectors
 from tasks import evaluate, factorize, rank, regress, scan
@@ -139,6 +140,27 @@ def test_an_interrupted_training_goes_on_to_the_same_encoder(made, tmp_path):
         (tmp_path / name / "regress/encoder.pt").read_bytes() for name in ("killed", "peace")
     )
     assert killed == peace
+
+
+def test_an_interrupted_training_remembers_its_best_epoch(made, tmp_path, monkeypatch):
+    """The first epoch is the best, the second is interrupted, and none after it is as good."""
+    scores = iter([0.9, None, 0.2, 0.3])
+
+    def score(*_):
+        value = next(scores)
+        if value is None:
+            raise RuntimeError("interrupted")
+        return {"score": value}
+
+    monkeypatch.setattr(HeldOut, "listening_score", score)
+    (tmp_path / "spectrograms").symlink_to(made / "run/spectrograms")
+    for file in ("factors.npz", "factors.json"):
+        (tmp_path / file).write_bytes((made / "run" / file).read_bytes())
+    with pytest.raises(RuntimeError, match="interrupted"):
+        run_task(regress, made / "corpus", tmp_path, *TINY, *ENCODER)
+    run_task(regress, made / "corpus", tmp_path, *TINY, *ENCODER)
+    assert next(scores, "all asked") == "all asked"
+    assert json.loads((tmp_path / "regress/metrics.json").read_text())["epoch"] == 1
 
 
 def test_ctrl_c_ends_in_one_line_and_130(made, tmp_path):

@@ -47,7 +47,8 @@ def train(
         mark.write_text(fingerprint)
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
     has_validation = learner.validate is not None
-    kept = {last: None, best: "valid/score"} if has_validation else {last: None}
+    # The best first: the last, from which an interrupted training goes on, knows it then.
+    kept = {best: "valid/score", last: None} if has_validation else {last: None}
     callbacks: list[Callback] = [
         ModelCheckpoint(
             dirpath=checkpoints,
@@ -78,7 +79,7 @@ def train(
             enable_model_summary=False,
         )
         trainer.fit(learner, batches, ckpt_path=last if last.exists() else None, weights_only=True)
-    state = torch.load([*kept][-1], map_location="cpu", weights_only=True)
+    state = torch.load(best if has_validation else last, map_location="cpu", weights_only=True)
     learner.load_state_dict(state["state_dict"])
     learner.cpu().eval()
     return int(state["epoch"]) + 1
