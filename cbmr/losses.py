@@ -93,6 +93,22 @@ def listener_softmax(
     return weighted_mean(log_z - own, 1 / plays[track])
 
 
+def contrastive(first: torch.Tensor, second: torch.Tensor, *, temperature: float) -> torch.Tensor:
+    """Which of all excerpts is the other one of the same track? InfoNCE (van den Oord, Li & Vinyals
+    2018) both ways, as NT-Xent of SimCLR (Chen et al. 2020): a softmax over the cosines to every
+    other excerpt of the batch, divided by `temperature`.
+
+    `first` and `second` `[tracks, size]` are unit vectors of two excerpts of the same tracks. By
+    hand: two tracks, each alike in both excerpts and at right angles to the other, cost
+    `log(1 + 2 exp(-1 / temperature))`. One track alone costs nothing.
+    """
+    unit = torch.cat([first, second])
+    logits = unit @ unit.T / temperature
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    partner = torch.arange(len(unit), device=unit.device).roll(len(first))
+    return F.cross_entropy(logits.masked_fill(itself, -torch.inf), partner)
+
+
 def distance(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Euclidean distance `[pairs]` of rows `[pairs, size]`, with a finite gradient at 0."""
     return (left - right).square().sum(dim=1).clamp_min(EPS).sqrt()

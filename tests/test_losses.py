@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cbmr.losses import (
+    contrastive,
     cosine_error,
     distance,
     drlim,
@@ -141,6 +142,47 @@ def test_mixture_error_is_the_likelihood_of_torch_distributions(components):
     expected = -mixture.log_prob(target).mean() / 6
     error = mixture_error(logit.log_softmax(dim=1), mean, log_std, target)
     torch.testing.assert_close(error, expected)
+
+
+# --- excerpts -----------------------------------------------------------------------------------
+
+
+def unit_rows(*shape):
+    return torch.nn.functional.normalize(torch.randn(*shape), dim=-1)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_contrastive_by_hand(temperature):
+    """Two tracks at right angles, each alike in both excerpts: of an excerpt's three others one has
+    cosine 1 and two 0. All four alike: one in three, whatever the temperature."""
+    apart, alike = torch.eye(2), torch.ones(2, 1)
+    loss = contrastive(apart, apart, temperature=temperature)
+    assert loss.item() == pytest.approx(math.log(1 + 2 * math.exp(-1 / temperature)))
+    assert contrastive(alike, alike, temperature=temperature).item() == pytest.approx(math.log(3))
+
+
+def test_contrastive_is_a_plain_loop():
+    first, second = unit_rows(2, 5, 4)
+    excerpts = [*enumerate(first.tolist()), *enumerate(second.tolist())]
+    costs = []
+    for place, (track, one) in enumerate(excerpts):
+        likeness = {
+            (other_track, other_place): math.exp(np.dot(one, other) / 0.3)
+            for other_place, (other_track, other) in enumerate(excerpts)
+            if other_place != place
+        }
+        own = sum(value for (other, _), value in likeness.items() if other == track)
+        costs.append(-math.log(own / sum(likeness.values())))
+    loss = contrastive(first, second, temperature=0.3)
+    assert loss.item() == pytest.approx(np.mean(costs), rel=1e-5)
+
+
+def test_contrastive_is_symmetric_and_one_track_costs_nothing():
+    first, second = unit_rows(2, 5, 4)
+    torch.testing.assert_close(
+        contrastive(first, second, temperature=0.2), contrastive(second, first, temperature=0.2)
+    )
+    assert contrastive(first[:1], second[:1], temperature=0.2).item() == 0
 
 
 # --- thumbs -------------------------------------------------------------------------------------
