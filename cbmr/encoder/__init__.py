@@ -7,8 +7,16 @@ frames reach, and over those alone. Embeddings come out as the network predicts 
 them unit-norm.
 """
 
-from cbmr.encoder.door import ENCODERS, KEYS, Encoder, load_encoder, mixture, save_encoder
-from cbmr.encoder.layers import Maxout, StochasticPool, global_pool
+from cbmr.encoder.door import (
+    ENCODERS,
+    KEYS,
+    Encoder,
+    begin_from,
+    load_encoder,
+    mixture,
+    save_encoder,
+)
+from cbmr.encoder.layers import Maxout, StochasticPool, global_pool, last_layer
 from cbmr.encoder.nips2013 import Nips2013
 from cbmr.encoder.residual import Residual
 from cbmr.encoder.spotify2014 import Spotify2014
@@ -16,6 +24,6 @@ from cbmr.encoder.vector import Vector
 
 __all__ = [
     "ENCODERS", "KEYS", "Encoder", "Maxout", "Nips2013", "Residual", "Spotify2014",
-    "StochasticPool", "Vector", "global_pool", "load_encoder", "mixture",
-    "save_encoder",
+    "StochasticPool", "Vector", "begin_from", "global_pool", "last_layer", "load_encoder",
+    "mixture", "save_encoder",
 ]  # fmt: skip

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cbmr.encoder.layers import last_layer
 from cbmr.encoder.nips2013 import Nips2013
 from cbmr.encoder.residual import Residual
 from cbmr.encoder.spotify2014 import Spotify2014
@@ -25,6 +27,8 @@ KEYS = (
 )  # fmt: skip
 SMALLEST_STD = 1e-3
 """A band that never changes is left near zero, not blown up."""
+MAY_DIFFER = ("embedding_size", "components", "dropout")
+"""Arguments that leave every layer but the last one as it is."""
 
 ENCODERS = {
     "spotify2014": Spotify2014,
@@ -115,6 +119,36 @@ def _of_network(arguments: dict[str, Any]) -> dict[str, Any]:
     if "components" in arguments:
         own["embedding_size"] = arguments["components"] * (2 * arguments["embedding_size"] + 1)
     return own
+
+
+def begin_from(encoder: Encoder, other: Encoder) -> None:
+    """Take over the weights of `other`, which learned something else, and its input scaling. The
+    last layer alone stays as it is: what it says is another thing.
+
+    Raises InputError unless both are the same network on the same spectrogram, dropout and what it
+    predicts (`embedding_size`, `components`) aside.
+    """
+    for what, own, given in _differences(encoder, other):
+        raise InputError(
+            f"the encoder to begin from has {what}={given}, this training's has {what}={own}: give "
+            "both the same `encoder` settings"
+        )
+    last = last_layer(encoder.network)
+    state = other.network.state_dict()
+    learned = {name: state[name] for name in state if not name.startswith(f"{last}.")}
+    encoder.network.load_state_dict(encoder.network.state_dict() | learned)
+    encoder.input_mean.copy_(other.input_mean)
+    encoder.input_std.copy_(other.input_std)
+
+
+def _differences(encoder: Encoder, other: Encoder) -> Iterator[tuple[str, Any, Any]]:
+    """Settings in which two encoders are not the same network: name, one's, the other's."""
+    mine, theirs = (
+        {"encoder": one.name, **one.arguments, **asdict(one.mel_spec)} for one in (encoder, other)
+    )
+    for what in mine | theirs:
+        if what not in MAY_DIFFER and mine.get(what) != theirs.get(what):
+            yield what, mine.get(what), theirs.get(what)
 
 
 def _looped(logmel: torch.Tensor, frames: torch.Tensor, least: int) -> torch.Tensor:

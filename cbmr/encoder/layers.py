@@ -103,6 +103,12 @@ def initialise(network: nn.Module, *, pieces: int = 1, output_gain: float = 0.0)
             nn.init.zeros_(layer.bias)
 
 
+def last_layer(network: nn.Module) -> str:
+    """The name of the last layer, whose outputs are the embedding."""
+    layers = [n for n, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    return layers[-1]
+
+
 def one_of(name: str, value: str, expected: Sequence[str]) -> None:
     """InputError unless the option `name` has one of the expected values."""
     if value not in expected:

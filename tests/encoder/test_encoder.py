@@ -7,6 +7,8 @@ from cbmr.encoder import (
     ENCODERS,
     KEYS,
     Encoder,
+    begin_from,
+    last_layer,
     load_encoder,
     save_encoder,
 )
@@ -159,6 +161,51 @@ def test_saving_twice_gives_the_same_bytes(encoder, tmp_path):
     save_encoder(tmp_path / "b" / "encoder.pt", encoder)
     first, second = (tmp_path / name / "encoder.pt" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
+
+
+# --- beginning from another ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_an_encoder_begins_from_another_but_for_the_last_layer(variant):
+    """Another embedding size, a mixture, no dropout: the last layer stays as it was, all else is
+    the other's to the bit, and what goes into the last layer is the same."""
+    other = make(variant)
+    name, options = VARIANTS[variant]
+    arguments = {"mels": 16, "embedding_size": 3, **options, "dropout": 0.0, "components": 2}
+    encoder = Encoder(name, arguments, SPEC, torch.zeros(16), torch.ones(16)).eval()
+    last = last_layer(encoder.network)
+    before = {key: value.clone() for key, value in encoder.network.state_dict().items()}
+    begin_from(encoder, other)
+    theirs, kept = other.network.state_dict(), []
+    for key, value in encoder.network.state_dict().items():
+        kept += [key] if key.startswith(last) else []
+        assert torch.equal(value, before[key] if key in kept else theirs[key]), key
+    assert kept == [f"{last}.weight", f"{last}.bias"]
+    inputs = []
+    for one in (encoder, other):
+        hook = one.network.get_submodule(last).register_forward_pre_hook(
+            lambda _, given: inputs.append(given[0])
+        )
+        one.predict(torch.ones(1, 16, 300).cumsum(dim=2).sin(), torch.tensor([300]))
+        hook.remove()
+    assert torch.equal(*inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "spec", "message"),
+    [
+        ("residual", {"channels": [8]}, SPEC, "has encoder=spotify2014, .* has encoder=residual"),
+        ("spotify2014", {**SMALL, "channels": [8, 8, 8, 8]}, SPEC, r"channels=\[8, 8, 12, 12\]"),
+        ("spotify2014", {**SMALL, "l2_pool": "norm"}, SPEC, "has l2_pool=None, .* l2_pool=norm"),
+        ("spotify2014", SMALL, MelSpec(mels=16, hop=512), "has hop=1102, .* has hop=512"),
+    ],
+)
+def test_an_encoder_begins_from_no_other_network(name, options, spec, message):
+    arguments = {"mels": 16, "embedding_size": 5, **options}
+    encoder = Encoder(name, arguments, spec, torch.zeros(16), torch.ones(16))
+    with pytest.raises(InputError, match=message):
+        begin_from(encoder, make("spotify2014"))
 
 
 # --- bad files ----------------------------------------------------------------------------------
