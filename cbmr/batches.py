@@ -1,4 +1,4 @@
-"""Batches for the two training stages, read from the store by worker processes.
+"""Batches for pretraining and the two stages, read from the store by worker processes.
 
 A batch holds the log-mels of its tracks as stored, `logmel` float16 `[batch, mels, frames]` and
 `frames` `[batch]`; scaling and cropping happen later, on the training device. What is in an epoch
@@ -85,6 +85,27 @@ class TrackBatches(Dataset[dict[str, Any]]):
         return batch
 
 
+class HalfBatches(Dataset[dict[str, Any]]):
+    """Tracks of the store (`rows`, into it), cut in two: a batch holds each one's first half and,
+    right after it, its second."""
+
+    def __init__(self, store: Store, rows: np.ndarray) -> None:
+        self.store, self.rows = store, rows
+
+    def __getitem__(self, items: np.ndarray) -> dict[str, Any]:
+        rows = self.rows[items]
+        half = self.store.frames[rows] // 2
+        whole = torch.from_numpy(self.store[rows])
+        width = whole.shape[2] // 2
+        cut = [
+            (one[:, :width], one[:, at : at + width]) for one, at in zip(whole, half, strict=True)
+        ]
+        return {
+            "logmel": torch.stack([part for halves in cut for part in halves]),
+            "frames": torch.from_numpy(half.repeat(2)),
+        }
+
+
 class StationBatches(Dataset[dict[str, Any]]):
     """Stations with every training vote and pair among the tracks they bring together.
 
@@ -124,7 +145,7 @@ class Batches(pl.LightningDataModule):
         self,
         train: TrackBatches | StationBatches,
         sampler: EpochSampler,
-        valid: TrackBatches | None,
+        valid: TrackBatches | HalfBatches | None,
         *,
         workers: int,
     ) -> None:
@@ -151,6 +172,24 @@ class Batches(pl.LightningDataModule):
             for start in range(0, len(items), EVALUATION_BATCH)
         ]
         return DataLoader(self.valid, sampler=chunks, batch_size=None)
+
+
+def excerpt_batches(
+    store: Store,
+    train_rows: np.ndarray,
+    valid_rows: np.ndarray | None,
+    *,
+    batch_size: int,
+    rng_seed: int,
+    workers: int,
+) -> Batches:
+    """Pretraining: tracks `train_rows`, and the halves of `valid_rows`."""
+    return Batches(
+        TrackBatches(store, train_rows),
+        EpochSampler(np.ones(len(train_rows)), batch_size, len(train_rows), rng_seed),
+        None if valid_rows is None else HalfBatches(store, valid_rows),
+        workers=workers,
+    )
 
 
 def factor_batches(

@@ -27,9 +27,9 @@ from tasks.runs import locked, say
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
 FREE_TEXT = {"corpus", "run", "seed", "output", "exclude", "path", "encoder_file", "title"}
 ABOVE_ZERO = {
-    "alpha", "artist_spacing", "batch_size", "bootstraps", "components", "crop_s", "epochs", "eps",
-    "excerpt_s", "fastest", "hidden", "iterations", "learning_rate", "listeners", "margin", "n",
-    "sample", "scale", "size", "slowest", "trees", "words", "workers",
+    "alpha", "artist_spacing", "batch_size", "bootstraps", "components", "crop_s", "embedding_size",
+    "epochs", "eps", "excerpt_s", "fastest", "hidden", "iterations", "learning_rate", "listeners",
+    "margin", "n", "sample", "scale", "size", "slowest", "temperature", "trees", "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "anchor", "band_masks", "band_width", "regularization", "rng_seed", "time_masks", "time_width",
@@ -166,7 +166,7 @@ def _quoted(argument: str) -> str:
     is_text = key in FREE_TEXT or (_is_group(argument) and re.fullmatch(r"-?[\d.]+", value))
     if not equals or not is_text or value[:1] in ("", "[", "{", "'", '"'):
         return argument
-    if value == "null" and key == "output":
+    if value == "null" and key in ("output", "encoder_file"):
         return argument
     # Within quotes only a quote, the backslashes before one, and an interpolation are special.
     escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", value)

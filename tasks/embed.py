@@ -16,6 +16,11 @@ def run(cfg: DictConfig) -> None:
     _check_prior(cfg)
     folder = Path(cfg.run)
     stage = serving_stage(cfg)
+    if stage == "pretrain" and cfg.prior != "none":
+        raise InputError(
+            f"prior={cfg.prior}: pretrain's vectors are not CF factors, which is what a prior is "
+            "made of; expected prior=none or another stage"
+        )
     manifest = read_json(folder / MANIFESTS[stage])
 
     from cbmr.embed import embed_store

@@ -25,8 +25,11 @@ from cbmr.files import read_json, write_json
 FORMAT_VERSION = 1
 DEMO_CORPUS = Path("corpora/demo")
 NOT_SETTINGS = ("corpus", "run", "workers", "hydra")
+SERVED = ("rank", "regress", "pretrain")
+"""Stages that leave vectors, the best first."""
 MANIFESTS = {
     "factorize": "factors.json",
+    "pretrain": "pretrain/manifest.json",
     "regress": "regress/manifest.json",
     "rank": "rank/manifest.json",
     "index": "index/manifest.json",
@@ -131,12 +134,12 @@ def write_manifest(
 
 
 def serving_stage(cfg: DictConfig) -> str:
-    """The stage whose vectors are served: `stage=` where given, else `rank`, else `regress`."""
+    """The stage whose vectors are served: `stage=` where given, else the first of `SERVED`."""
     run = Path(cfg.run)
-    stages = [name for name in ("rank", "regress") if (run / MANIFESTS[name]).exists()]
+    stages = [name for name in SERVED if (run / MANIFESTS[name]).exists()]
     if cfg.stage is not None:
-        if cfg.stage not in ("rank", "regress"):
-            raise InputError(f"stage={cfg.stage}: expected rank or regress")
+        if cfg.stage not in SERVED:
+            raise InputError(f"stage={cfg.stage}: expected one of {', '.join(SERVED)}")
         stages = [name for name in stages if name == cfg.stage]
     if not stages:
         task = cfg.stage or "regress"

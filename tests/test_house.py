@@ -155,7 +155,7 @@ def test_every_yaml_fits_what_it_configures():
         keywords = inspect.signature(loss).parameters.values()
         assert set(cfg.options) == {p.name for p in keywords if p.kind == p.KEYWORD_ONLY}
         seen.add(path.name)
-    assert len(seen) == 29
+    assert len(seen) == 30
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
     assert set(regress.LOSSES) == set(FACTOR_LOSSES)
     assert {path.name for path in Path(CONF).rglob("*.yaml")} == seen

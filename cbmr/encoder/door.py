@@ -144,7 +144,8 @@ def begin_from(encoder: Encoder, other: Encoder) -> None:
 def _differences(encoder: Encoder, other: Encoder) -> Iterator[tuple[str, Any, Any]]:
     """Settings in which two encoders are not the same network: name, one's, the other's."""
     mine, theirs = (
-        {"encoder": one.name, **one.arguments, **asdict(one.mel_spec)} for one in (encoder, other)
+        {"encoder": one.name, **one.arguments, **(asdict(one.mel_spec) if one.mel_spec else {})}
+        for one in (encoder, other)
     )
     for what in mine | theirs:
         if what not in MAY_DIFFER and mine.get(what) != theirs.get(what):
