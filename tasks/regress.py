@@ -1,12 +1,13 @@
 """`python -m tasks.regress`: stage 1, from sound to collaborative-filtering factors."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from cbmr.errors import InputError
-from cbmr.files import read_json
+from cbmr.files import file_hash, read_json
 from tasks.command import command
 from tasks.runs import MANIFESTS, is_fresh, read_corpus, require, say, settings_of
 
@@ -19,13 +20,19 @@ READ_PLAYS = ("wpe", "listeners")
 
 def material(cfg: DictConfig) -> "Material":
     """What stage 1 learns from: all that decides it beside the settings."""
+    beginning = _encoder_file(cfg)
     corpus = read_corpus(cfg, needs=["plays"])
     require("factorize", cfg)
 
     from cbmr.logmel import MelSpec
     from tasks.stages import gather
 
-    return gather(cfg, corpus, MelSpec(**cfg.encoder.mel) if "mel" in cfg.encoder else None)
+    spec = MelSpec(**cfg.encoder.mel) if "mel" in cfg.encoder else None
+    learned_from = gather(cfg, corpus, spec)
+    if beginning is None:
+        return learned_from
+    inputs = {**learned_from.inputs, "encoder_file": file_hash(beginning)}
+    return replace(learned_from, inputs=inputs)
 
 
 def run(cfg: DictConfig) -> None:
@@ -53,7 +60,7 @@ def run(cfg: DictConfig) -> None:
 
     from cbmr.batches import factor_batches
     from cbmr.embed import embed_store
-    from cbmr.encoder import Encoder
+    from cbmr.encoder import Encoder, begin_from, load_encoder
     from cbmr.evaluation.held_out import plays_in_store
     from cbmr.learners import FactorRegression, Listeners
     from cbmr.spectrograms import band_scale
@@ -67,6 +74,10 @@ def run(cfg: DictConfig) -> None:
         arguments["components"] = cfg.loss.options.components
     scale = band_scale(store, train_rows)
     encoder = Encoder(cfg.encoder.name, arguments, store.mel_spec, *scale)
+    beginning = _encoder_file(cfg)
+    if beginning is not None:
+        begin_from(encoder, load_encoder(beginning))
+        say(f"regress: begins from {beginning}")
     plays = plays_in_store(learned_from.corpus, factors, store)
     learner = FactorRegression(
         encoder,
@@ -101,6 +112,18 @@ def run(cfg: DictConfig) -> None:
         numbers = valid.measure(vectors.vectors[valid.rows], users)
         metrics |= {f"valid_{name}": value for name, value in numbers.items()}
     save_stage(cfg, "regress", encoder, vectors, metrics, settings, inputs, users=users)
+
+
+def _encoder_file(cfg: DictConfig) -> Path | None:
+    if cfg.encoder_file is None:
+        return None
+    path = Path(cfg.encoder_file).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"encoder_file={cfg.encoder_file} is not there: expected the encoder.pt of an earlier "
+            "training, as python -m tasks.pretrain leaves one in RUN/pretrain"
+        )
+    return path
 
 
 def _check(cfg: DictConfig) -> None:

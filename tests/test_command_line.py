@@ -338,6 +338,7 @@ def test_a_seed_that_matches_nothing_or_several(home):
         (["loss=drlim"], ["loss=drlim", "rank has others"]),
         (["margin=1"], ["'margin' is no setting"]),
         (["encoder=spotify2015"], ["encoder=spotify2015", "nips2013, residual, spotify2014"]),
+        (["encoder_file=it's gone.pt"], ["encoder_file=it's gone.pt is not there"]),
         (["corpus=nowhere"], ["corpus=nowhere does not exist"]),
         (["corpus=corpus/tracks.parquet"], ["is not a folder"]),
         (["run=corpus/tracks.parquet"], ["tracks.parquet", "is a file"]),

@@ -1,4 +1,4 @@
-"""A warm start without labels: what it learns, and from what."""
+"""A warm start without labels: what it learns, from what, and stage 1 from it on."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from cbmr.encoder import Encoder, load_encoder
 from cbmr.errors import InputError
 from cbmr.learners import ExcerptContrast, retrieval_score, train
 from cbmr.logmel import MelSpec
-from tasks import embed, index, playlist, pretrain, scan, status
+from tasks import embed, factorize, index, playlist, pretrain, regress, scan, status
 from tests.conftest import make_tables, tone, write_corpus, write_wav
 from tests.test_training import ENCODER, run_task
 
@@ -234,3 +234,44 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_encoder(made, tmp_path):
         (tmp_path / name / "pretrain/encoder.pt").read_bytes() for name in ("killed", "peace")
     )
     assert killed == peace
+
+
+# --- stage 1 from it ----------------------------------------------------------------------------
+
+
+def test_stage_1_begins_from_it(made, tmp_path, capsys):
+    """And learns something else than afresh; another encoder is another input, and stale."""
+    (tmp_path / "spectrograms").symlink_to(made / "run/spectrograms")
+    run_task(
+        factorize, made / "corpus", tmp_path, "factors.size=4", "factors.options.regularization=1"
+    )
+    stage_1 = [*ENCODER, "workers=1", "epochs=1", "batch_size=4", "crop_s=3", "learning_rate=1e-9"]
+    encoder_file = made / "run/pretrain/encoder.pt"
+    encoders = []
+    for words in ([], [f"encoder_file='{encoder_file}'"]):
+        run_task(regress, made / "corpus", tmp_path, *stage_1, *words)
+        encoders.append(load_encoder(tmp_path / "regress/encoder.pt").network.state_dict())
+    assert f"begins from {encoder_file}" in capsys.readouterr().err
+    begun_from = load_encoder(encoder_file).network.state_dict()
+    for name, value in begun_from.items():
+        if value.shape == encoders[1][name].shape:
+            torch.testing.assert_close(encoders[1][name], value)
+            assert not value.any() or not torch.allclose(encoders[0][name], value)
+    manifest = json.loads((tmp_path / "regress/manifest.json").read_text())
+    assert manifest["inputs"]["encoder_file"]
+    run_task(regress, made / "corpus", tmp_path, *stage_1, f"encoder_file='{encoder_file}'")
+    assert "up to date" in capsys.readouterr().err
+
+
+def test_an_encoder_file_that_does_not_fit_or_is_not_there_is_named(made, tmp_path):
+    (tmp_path / "spectrograms").symlink_to(made / "run/spectrograms")
+    run_task(
+        factorize, made / "corpus", tmp_path, "factors.size=4", "factors.options.regularization=1"
+    )
+    words = ["workers=1", "epochs=1", f"encoder_file='{made / 'run/pretrain/encoder.pt'}'"]
+    with pytest.raises(InputError, match=r"channels=\[8, 8, 8, 8\], this training's has channels"):
+        run_task(regress, made / "corpus", tmp_path, *words)
+    with pytest.raises(
+        InputError, match=r"encoder_file=nowhere.pt is not there: .* tasks.pretrain"
+    ):
+        run_task(regress, made / "corpus", tmp_path, "encoder_file=nowhere.pt")
