@@ -30,7 +30,7 @@ from cbmr.factors import load_factors
 from cbmr.files import read_json, write_json
 from cbmr.sources.tables import read_corpus
 from cbmr.spectrograms import SpectrogramStore
-from tasks import factorize, regress, scan
+from tasks import factorize, pretrain, regress, scan
 from tasks.command import CONF, check_settings
 from tasks.evaluate import SIMULATED
 from tasks.runs import say
@@ -52,6 +52,7 @@ class Variant:
     key: str
     name: str
     factorize: tuple[str, ...] = ()
+    pretrain: tuple[str, ...] | None = None
     regress: tuple[str, ...] = ()
 
 
@@ -144,6 +145,9 @@ def _train(
     with hydra.initialize_config_dir(CONF, version_base=None), redirect_stderr(io.StringIO()):
         _task(factorize, [*where, *shared["factorize"], *variant.factorize])
         overrides = [*shared["regress"], *variant.regress, *shared["trials"][trial]]
+        if variant.pretrain is not None:
+            _task(pretrain, [*where, *shared["regress"], *variant.pretrain])
+            overrides.append(f"encoder_file='{run / 'pretrain' / 'encoder.pt'}'")
         settings = _task(regress, [*where, *overrides])
     if afresh:
         write_json(run / "seconds.json", {"cpu": time.process_time() - began})

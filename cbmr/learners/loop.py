@@ -72,7 +72,6 @@ def train(
             callbacks=callbacks,
             plugins=_WholeCheckpoints(),
             logger=CSVLogger(folder, name="logs", version=""),
-            log_every_n_steps=1,
             limit_val_batches=None if has_validation else 0,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
