@@ -28,6 +28,7 @@ class MadeUpStore:
     logmel: np.ndarray
     frames: np.ndarray
     mel_spec: MelSpec
+    mels: int = MELS
 
     def __len__(self):
         return len(self.track_ids)
