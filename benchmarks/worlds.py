@@ -33,7 +33,8 @@ def main() -> None:
     with hydra.initialize_config_dir(CONF, version_base=None):
         for world in range(WORLDS):
             for training in range(TRAININGS):
-                tables.append(_evaluate(folder, world, training))
+                corpus, run = _train(folder, world, training)
+                tables.append(_evaluate(corpus, run, world))
                 _print(mean_table(tables), f"{len(tables)} of {WORLDS * TRAININGS} trainings")
 
 
@@ -46,7 +47,8 @@ def world_folder(folder: Path, world: int) -> Path:
     return corpus_folder
 
 
-def _evaluate(folder: Path, world: int, training: int) -> Table:
+def _train(folder: Path, world: int, training: int) -> tuple[Path, Path]:
+    """Both stages on a world, unless they are there: the corpus and the run."""
     corpus_folder = world_folder(folder, world)
     run = folder / f"world{world}-training{training}"
     cfg = hydra.compose("demo")
@@ -56,14 +58,17 @@ def _evaluate(folder: Path, world: int, training: int) -> Table:
         settings = defaults_of(task.__name__.rsplit(".", 1)[1], cfg)
         settings.rng_seed = training
         task.run(settings)
+    return corpus_folder, run
 
+
+def _evaluate(corpus_folder: Path, run: Path, world: int) -> Table:
     corpus = read_corpus(corpus_folder, needs=["plays", "thumbs"])
     store = SpectrogramStore(next(run.glob("spectrograms/*")))
     factors = load_factors(run / "factors.npz")
     readable = rows_of(store.track_ids, corpus.track_ids) >= 0
     question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
     stages = {name: predicted_vectors(run / s) for s, name in STAGES.items()}
-    settings = defaults_of("evaluate", cfg)
+    settings = hydra.compose("evaluate")
     baselines = {"words": settings.words, "hidden": settings.hidden}
     rows = make_rows(corpus, store, factors, question, stages, {}, **baselines, rng_seed=0)
     return compare(rows, question, bootstraps=BOOTSTRAPS, rng_seed=world)
