@@ -100,7 +100,12 @@ def main() -> None:
         chosen[v.name] = [trained[v.key, best, world] for world in worlds]
     with hydra.initialize_config_dir(CONF, version_base=None):
         tables = [
-            _evaluate(corpora[world], {name: of[world].run for name, of in chosen.items()}, shared)
+            _evaluate(
+                world,
+                corpora[world],
+                {name: of[world].run for name, of in chosen.items()},
+                bootstraps=shared["bootstraps"],
+            )
             for world in worlds
         ]
     text = "\n".join(_markdown(mean_table(tables), chosen, shared))
@@ -171,7 +176,9 @@ def _task(task: Any, overrides: Sequence[str]) -> Any:
 # --- evaluation ---------------------------------------------------------------------------------
 
 
-def _evaluate(corpus_folder: Path, runs: Mapping[str, Path], shared: dict[str, Any]) -> Table:
+def _evaluate(
+    world: int, corpus_folder: Path, runs: Mapping[str, Path], *, bootstraps: int
+) -> Table:
     """Baselines and variants on one world. All are heard by the same listeners, each through the
     factors that its own run has for them."""
     corpus = read_corpus(corpus_folder, needs=["plays", "thumbs"])
@@ -191,7 +198,7 @@ def _evaluate(corpus_folder: Path, runs: Mapping[str, Path], shared: dict[str, A
         at = rows_of(vectors.track_ids, corpus.track_ids)
         users = heard_by.user_factors[rows_of(heard_by.user_ids, asked)]
         rows.append(Row(name, vectors.vectors[at], users))
-    return compare(rows, question, bootstraps=shared["bootstraps"], rng_seed=0)
+    return compare(rows, question, bootstraps=bootstraps, rng_seed=world)
 
 
 def _markdown(
