@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.worlds import mean_table, world_folder
 from cbmr.corpus import rows_of
-from cbmr.evaluation import Row, Table, ask, compare, make_rows
+from cbmr.evaluation import Row, Table, aligned, ask, compare, make_rows
 from cbmr.factors import load_factors
 from cbmr.files import read_json, write_json
 from cbmr.sources.tables import read_corpus
@@ -58,8 +58,8 @@ class Variant:
 
 @dataclass(frozen=True)
 class Trained:
-    """A variant trained by one trial on one world; the speed is that of the whole task, the writing
-    of checkpoints and validation included."""
+    """A variant trained by one trial on one world; the speed is that of the whole row: its
+    factors, its pretraining, checkpoints and validation included."""
 
     run: Path
     valid_auc: float
@@ -195,9 +195,8 @@ def _evaluate(
     for name, run in others:
         heard_by = with_users(load_factors(run / "factors.npz"), run / "regress" / "users.npz")
         vectors = predicted_vectors(run / "regress")
-        at = rows_of(vectors.track_ids, corpus.track_ids)
         users = heard_by.user_factors[rows_of(heard_by.user_ids, asked)]
-        rows.append(Row(name, vectors.vectors[at], users))
+        rows.append(Row(name, aligned(corpus, vectors), users))
     return compare(rows, question, bootstraps=bootstraps, rng_seed=world)
 
 
@@ -213,8 +212,8 @@ def _markdown(
         f"{shared['bootstraps']} bootstrap draws over listeners and artists. Networks by "
         f"`{' '.join(shared['regress'])}`. Each row had the same {len(shared['trials'])} trials "
         f"({trials}), the better one chosen on validation tracks; a ridge's strength is chosen "
-        "among 25 by leave-one-out. Clips are training clips in a second of one core, of the whole "
-        "task.",
+        "among 25 by leave-one-out. Clips are training clips in a second of one core, the fitting "
+        "of the factors and pretraining included.",
         "",
         f"| row | {' | '.join(heads)} | parameters | clips/s a core |",
         f"|---|{'---|' * (len(heads) + 2)}",

@@ -42,7 +42,7 @@ def world_folder(folder: Path, world: int) -> Path:
     """The corpus of one demo world, made now if it is not there."""
     corpus_folder = folder / f"world{world}"
     cfg = hydra.compose("demo")
-    cfg.update({"corpus": str(corpus_folder), "rng_seed": world})
+    cfg.corpus, cfg.world.rng_seed = str(corpus_folder), world
     make_world(cfg)
     return corpus_folder
 

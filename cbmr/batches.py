@@ -24,13 +24,15 @@ EVALUATION_BATCH = 64
 class EpochSampler(Sampler[np.ndarray]):
     """Batches of items, shuffled anew each epoch, whose number the learner writes into `epoch`.
 
-    Items of `sizes` `[items]` join a batch until they add up to about `batch_size`. An epoch ends
-    after `epoch_size`, however many items are left: the next one draws from all of them again.
+    Items of `sizes` `[items]` join a batch until they add up to about `batch_size`; one that is
+    larger is a batch of its own, and fills no other. An epoch ends after `epoch_size`, however many
+    items are left: the next one draws from all of them again. Every epoch has as many batches as
+    `len` says, which is what Lightning goes by.
     """
 
     def __init__(self, sizes: np.ndarray, batch_size: int, epoch_size: int, rng_seed: int) -> None:
-        self.sizes, self.rng_seed, self.epoch = sizes, rng_seed, 0
-        self.epoch_size = min(epoch_size, int(sizes.sum()))
+        self.sizes, self.rng_seed, self.epoch = np.minimum(sizes, batch_size), rng_seed, 0
+        self.epoch_size = min(epoch_size, int(self.sizes.sum()))
         self.batches = max(1, round(self.epoch_size / batch_size))
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -38,9 +40,10 @@ class EpochSampler(Sampler[np.ndarray]):
         # Evenly filled, so that no epoch ends on a batch of one item.
         ends = np.linspace(0, self.epoch_size, self.batches + 1)[1:]
         last = np.searchsorted(np.cumsum(self.sizes[order]), ends)
-        for items in np.split(order, last + 1)[: self.batches]:
-            if len(items):
-                yield items
+        # A batch has an item at least, and leaves one to each that follows.
+        least, most = np.arange(self.batches), len(order) - np.arange(self.batches, 0, -1)
+        last = np.minimum(np.maximum.accumulate(last - least) + least, most)
+        yield from np.split(order, last + 1)[: self.batches]
 
     def __len__(self) -> int:
         return self.batches

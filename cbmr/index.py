@@ -113,7 +113,7 @@ def load_index(folder: Path, vectors: Vectors, *, encoder_hash: str) -> Index:
         if manifest.get(name) != value:
             raise InputError(
                 f"{folder}: the index was made for {name} {manifest.get(name)}, the run has "
-                f"{value}: make it again with python -m tasks.index"
+                f"{value}: make it again with python -m tasks.index, of the same stage= and run="
             )
     if manifest["backend"] == "exact":
         return Index(vectors, None)

@@ -83,11 +83,15 @@ def average_precision(
     By hand: the relevant tracks come first and third of three: (1/1 + 2/3) / 2 = 0.833.
     """
     count = _copies(ranking, copies)
-    place = np.cumsum(count, axis=1)
-    hits = np.cumsum(count * ranking.relevant, axis=1)
-    within = count * ranking.relevant * (place <= depth)
+    place, hits = _before(count), _before(count * ranking.relevant)
     possible = np.minimum(hits[:, -1], depth)
-    return _ratio((within * hits / np.maximum(place, 1)).sum(axis=1), possible)
+    place, hits = place[:, :-1], hits[:, :-1]
+    within = np.clip(depth - place, 0, count)
+    # Copy j of a track adds (hits + j) / (place + j) = 1 + (hits - place) / (place + j).
+    longest = int(count.sum(axis=1).max(initial=0))
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, longest + 1))])
+    summed = within + (hits - place) * (harmonic[place + within] - harmonic[place])
+    return _ratio((summed * ranking.relevant).sum(axis=1), possible)
 
 
 def recall(ranking: Ranking, *, depth: int, copies: np.ndarray | None = None) -> np.ndarray:

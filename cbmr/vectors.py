@@ -40,8 +40,14 @@ class Vectors:
             )
 
     def of(self, track_ids: np.ndarray) -> np.ndarray:
-        """The vectors `[n, embedding_size]` of these tracks, all of which are there."""
-        vectors: np.ndarray = self.vectors[rows_of(self.track_ids, track_ids)]
+        """The vectors `[n, embedding_size]` of these tracks; InputError for one that has none."""
+        rows = rows_of(self.track_ids, track_ids)
+        if (rows < 0).any():
+            lacking = str(track_ids[int(np.argmin(rows))])
+            raise InputError(
+                f"track {lacking!r} has no vector: was it scanned since? Run python -m tasks.embed"
+            )
+        vectors: np.ndarray = self.vectors[rows]
         return vectors
 
 

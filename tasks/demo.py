@@ -37,7 +37,6 @@ def make_world(cfg: DictConfig) -> None:
         make_demo(
             folder,
             **OmegaConf.to_container(settings),
-            rng_seed=cfg.rng_seed,
             workers=cfg.workers,
             progress=report,
         )

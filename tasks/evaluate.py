@@ -7,7 +7,16 @@ from omegaconf import DictConfig
 from cbmr.errors import InputError
 from cbmr.files import file_hash, read_json, write_json
 from tasks.command import command
-from tasks.runs import MANIFESTS, read_corpus, require, say, settings_of, where, write_manifest
+from tasks.runs import (
+    MANIFESTS,
+    inputs_now,
+    read_corpus,
+    require,
+    say,
+    settings_of,
+    where,
+    write_manifest,
+)
 
 STAGES = {"regress": "stage 1", "rank": "stage 2"}
 SHOWN = ("mAP@500", "AUC", "Recall@10", "NDCG@10", "thumbs AUC", "thumbs AUC within listener")
@@ -39,6 +48,8 @@ def run(cfg: DictConfig) -> None:
 
     folder = Path(cfg.run)
     there = [stage for stage in STAGES if (folder / MANIFESTS[stage]).exists()]
+    for stage in there:
+        _refuse_seen(cfg, stage)
     stages = {STAGES[s]: predicted_vectors(folder / s) for s in there}
     store = open_store(cfg, corpus, load_encoder(folder / "regress" / "encoder.pt").mel_spec)
     for stage in there:
@@ -102,6 +113,22 @@ def run(cfg: DictConfig) -> None:
     inputs["factors.npz"] = file_hash(folder / "factors.npz")
     write_manifest(folder, "evaluate", settings_of(cfg), inputs)
     say(f"evaluate: -> {folder / 'evaluation'}")
+
+
+def _refuse_seen(cfg: DictConfig, stage: str) -> None:
+    """InputError where a stage has learned from what would be asked."""
+    manifest = read_json(Path(cfg.run) / MANIFESTS[stage])
+    again = f"make it again with python -m tasks.{stage} {where(cfg)}"
+    if not manifest["settings"]["holdout"]:
+        raise InputError(
+            f"{cfg.run}/{stage} was trained on every track (holdout=false), so nothing is left to "
+            f"evaluate it on: {again} in another run"
+        )
+    if inputs_now(cfg, stage)["split"] != manifest["inputs"]["split"]:
+        raise InputError(
+            f"{cfg.run}/{stage} was trained on another split of the tracks than the corpus has "
+            f"now, so held-out tracks may be among those it learned from: {again}"
+        )
 
 
 def _print(table, question, caption: str) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from cbmr.corpus import Corpus, Plays, training_plays
-from cbmr.files import content_hash, file_hash
+from cbmr.files import file_hash
 from tasks.command import command
-from tasks.runs import is_fresh, read_corpus, say, settings_of, write_manifest
+from tasks.runs import is_fresh, plays_hash, read_corpus, say, settings_of, write_manifest
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,7 @@ class Material:
 def material(cfg: DictConfig) -> Material:
     """The plays of training tracks: all that decides the factors beside the settings."""
     corpus = read_corpus(cfg, needs=["plays"])
-    plays = training_plays(corpus)
-    named = (corpus.track_ids[plays.track], corpus.user_ids[plays.user], plays.count)
-    return Material(corpus, plays, {"training plays": content_hash(*named)})
+    return Material(corpus, training_plays(corpus), {"training plays": plays_hash(corpus)})
 
 
 def run(cfg: DictConfig) -> None:

@@ -27,10 +27,7 @@ def run(cfg: DictConfig) -> None:
     vectors = load_vectors(folder / stage / "embeddings.npz")
     manifest = read_json(folder / MANIFESTS[stage])
     if not (folder / MANIFESTS["index"]).exists():
-        import tasks.index
-        from tasks.command import defaults_of
-
-        tasks.index.run(defaults_of("index", cfg))
+        _build_index(cfg, stage)
     index = load_index(folder / "index", vectors, encoder_hash=manifest["outputs"]["encoder.pt"])
     playlist = make_playlist(
         corpus,
@@ -52,6 +49,18 @@ def run(cfg: DictConfig) -> None:
         say(f"playlist: {count} nearer tracks left out by {rule}={cfg[rule]}")
     if len(playlist.entries) < cfg.n:
         say(f"playlist: {len(playlist.entries)} of the {cfg.n} asked for: no more tracks fit")
+
+
+def _build_index(cfg: DictConfig, stage: str) -> None:
+    """The one thing that a playlist writes beside its list: under the run's lock."""
+    import tasks.index
+    from tasks.command import defaults_of
+    from tasks.runs import locked
+
+    settings = defaults_of("index", cfg)
+    settings.stage = stage
+    with locked(Path(cfg.run)):
+        tasks.index.run(settings)
 
 
 def _query(cfg, corpus, vectors, seed: int | Path, encoder_file: Path) -> np.ndarray:

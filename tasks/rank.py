@@ -69,7 +69,7 @@ def run(cfg: DictConfig) -> None:
     from cbmr.encoder import load_encoder
     from cbmr.learners import ThumbRanking
     from cbmr.preferences import make_preferences
-    from tasks.stages import fit, optimisation, predicted_vectors, save_stage
+    from tasks.stages import fit, optimisation, save_stage
 
     store, valid = learned_from.store, learned_from.valid
     votes = training_votes(learned_from)
@@ -80,7 +80,7 @@ def run(cfg: DictConfig) -> None:
             "station has both: use loss=drlim"
         )
     encoder = load_encoder(folder / "regress" / "encoder.pt")
-    stage_1 = predicted_vectors(folder / "regress")
+    stage_1 = embed_store(encoder, store)  # its own file may be older than the store
     before = valid.measure(stage_1.of(store.track_ids[valid.rows]))
     has_validation = valid.has_listening and valid.has_votes
     if not has_validation:

@@ -2,14 +2,22 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from cbmr.errors import InputError
 from cbmr.files import file_hash, read_json
 from tasks.command import command
-from tasks.runs import MANIFESTS, is_fresh, read_corpus, require, say, settings_of
+from tasks.runs import (
+    MANIFESTS,
+    is_fresh,
+    plays_hash,
+    read_corpus,
+    require,
+    say,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from tasks.stages import Material
@@ -29,9 +37,11 @@ def material(cfg: DictConfig) -> "Material":
 
     spec = MelSpec(**cfg.encoder.mel) if "mel" in cfg.encoder else None
     learned_from = gather(cfg, corpus, spec)
-    if beginning is None:
-        return learned_from
-    inputs = {**learned_from.inputs, "encoder_file": file_hash(beginning)}
+    inputs = {**learned_from.inputs}
+    if beginning is not None:
+        inputs["encoder_file"] = file_hash(beginning)
+    if cfg.loss.name in READ_PLAYS:
+        inputs["training plays"] = plays_hash(corpus)
     return replace(learned_from, inputs=inputs)
 
 
@@ -40,12 +50,7 @@ def run(cfg: DictConfig) -> None:
     _check(cfg)
     settings, learned_from = settings_of(cfg), material(cfg)
     train_rows, valid, inputs = learned_from.train_rows, learned_from.valid, learned_from.inputs
-    model = read_json(Path(cfg.run) / MANIFESTS["factorize"])["settings"]["factors"]["name"]
-    if cfg.loss.name == "wpe" and model != "wmf":
-        raise InputError(
-            f"loss=wpe predicts what factors=wmf fits, and {cfg.run} has factors={model}: expected "
-            "another loss, or python -m tasks.factorize factors=wmf first"
-        )
+    options = _loss_options(cfg)
     if len(train_rows) < 2:
         raise InputError(
             f"{len(train_rows)} training tracks have both audio and factors: expected at least 2"
@@ -83,7 +88,7 @@ def run(cfg: DictConfig) -> None:
         encoder,
         valid.listening_score if valid.has_listening else None,
         loss=cfg.loss.name,
-        options=dict(cfg.loss.options),
+        options=options,
         listeners=Listeners(
             torch.from_numpy(factors.user_factors),
             torch.from_numpy(np.bincount(plays.user, minlength=len(factors.user_ids))).float(),
@@ -112,6 +117,21 @@ def run(cfg: DictConfig) -> None:
         numbers = valid.measure(vectors.vectors[valid.rows], users)
         metrics |= {f"valid_{name}": value for name, value in numbers.items()}
     save_stage(cfg, "regress", encoder, vectors, metrics, settings, inputs, users=users)
+
+
+def _loss_options(cfg: DictConfig) -> dict[str, Any]:
+    """The loss's own options; weighted prediction error weighs as the factors' own fit did."""
+    options = dict(cfg.loss.options)
+    if cfg.loss.name == "wpe":
+        made = read_json(Path(cfg.run) / MANIFESTS["factorize"])
+        model = made["settings"]["factors"]["name"]
+        if model != "wmf":
+            raise InputError(
+                f"loss=wpe predicts what factors=wmf fits, and {cfg.run} has factors={model}: "
+                "expected another loss, or python -m tasks.factorize factors=wmf first"
+            )
+        options |= {name: made["options"][name] for name in ("alpha", "eps")}
+    return options
 
 
 def _encoder_file(cfg: DictConfig) -> Path | None:

@@ -6,11 +6,12 @@ each is said, on standard error.
 """
 
 import importlib
+import io
 import shlex
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from cbmr.corpus import Corpus
+from cbmr.corpus import Corpus, training_plays
 from cbmr.errors import InputError
-from cbmr.files import read_json, write_json
+from cbmr.files import content_hash, file_hash, read_json, write_json
 
 FORMAT_VERSION = 1
 DEMO_CORPUS = Path("corpora/demo")
@@ -110,15 +111,34 @@ def settings_of(cfg: DictConfig) -> dict[str, Any]:
 
 
 def is_fresh(run: Path, task: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
-    """Whether the artefact of `task` stands, made by these settings from these inputs."""
+    """Whether the artefact of `task` stands, whole, made by these settings from these inputs."""
     path = run / MANIFESTS[task]
     if not path.exists():
         return False
     manifest = read_json(path)
     fresh = manifest.get("settings") == settings and manifest.get("inputs") == inputs
+    for name, value in manifest.get("outputs", {}).items():
+        file = path.with_name(name)
+        fresh = fresh and file.exists() and file_hash(file) == value
     if fresh:
         say(f"{task}: up to date, same settings and inputs ({path})")
     return fresh
+
+
+def plays_hash(corpus: Corpus) -> str:
+    """The plays of training tracks, by the names of their listeners and tracks."""
+    plays = training_plays(corpus)
+    named = (corpus.track_ids[plays.track], corpus.user_ids[plays.user], plays.count)
+    return content_hash(*named)
+
+
+def inputs_now(cfg: DictConfig, task: str) -> dict[str, str]:
+    """What the inputs of a task's artefact are today, by the settings that made it."""
+    manifest = read_json(Path(cfg.run) / MANIFESTS[task])
+    made_by = OmegaConf.create({**manifest["settings"], "corpus": cfg.corpus, "run": cfg.run})
+    with redirect_stderr(io.StringIO()):  # what it would say of the corpus is known
+        inputs: dict[str, str] = importlib.import_module(f"tasks.{task}").material(made_by).inputs
+    return inputs
 
 
 def write_manifest(

@@ -4,12 +4,18 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from cbmr.errors import InputError
 from tasks.command import command
 from tasks.runs import progress, read_corpus, say
 
 
 def run(cfg: DictConfig) -> None:
     """Bring the run's store up to date with the corpus."""
+    if "mel" not in cfg.encoder:
+        raise InputError(
+            f"encoder={cfg.encoder.name} reads vectors that come with the corpus (features.npz), "
+            "so there is nothing to scan: expected an encoder of sound"
+        )
     corpus = read_corpus(cfg)
 
     from cbmr.logmel import MelSpec

@@ -12,16 +12,24 @@ from omegaconf import DictConfig
 from cbmr.batches import Batches
 from cbmr.corpus import Corpus
 from cbmr.encoder import Encoder, save_encoder
+from cbmr.errors import InputError
 from cbmr.evaluation.held_out import HeldOut, held_out
 from cbmr.factors import Factors, load_factors, unit_targets
 from cbmr.features import FeatureStore
-from cbmr.files import content_hash, file_hash, read_arrays, write_arrays, write_json
+from cbmr.files import (
+    content_hash,
+    file_hash,
+    read_arrays,
+    read_json,
+    write_arrays,
+    write_json,
+)
 from cbmr.learners import Learner, train
 from cbmr.logmel import MelSpec
 from cbmr.spectrograms import SpectrogramStore, Store, store_folder
 from cbmr.vectors import Vectors, load_vectors, save_vectors
 from tasks.command import defaults_of
-from tasks.runs import MANIFESTS, progress, say, write_manifest
+from tasks.runs import MANIFESTS, progress, say, where, write_manifest
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,13 @@ def gather(
     tracks of `corpus`; with the listeners of the file `users` in place of the factors' own, where
     it is there."""
     folder = Path(cfg.run)
+    fitted = read_json(folder / MANIFESTS["factorize"])["settings"]["holdout"]
+    if fitted != cfg.holdout:
+        raise InputError(
+            f"holdout={str(cfg.holdout).lower()}, but {folder / 'factors.npz'} was made with "
+            f"holdout={str(fitted).lower()}: expected the same in both, so run python -m "
+            f"tasks.factorize holdout={str(cfg.holdout).lower()} {where(cfg)} first"
+        )
     store = open_store(cfg, corpus, spec)
     factors = with_users(load_factors(folder / "factors.npz"), users)
     targets = unit_targets(factors, store.track_ids)
@@ -58,6 +73,7 @@ def gather(
         "spectrograms": store.fingerprint,
         "factors.npz": file_hash(folder / "factors.npz"),
         "split": content_hash(store.track_ids[train_rows], store.track_ids[valid.rows]),
+        "validation": valid.fingerprint,
     }
     return Material(corpus, store, factors, targets, train_rows, valid, inputs)
 
@@ -92,6 +108,8 @@ def open_store(cfg: DictConfig, corpus: Corpus, spec: MelSpec | None) -> Store:
 def optimisation(cfg: DictConfig, spec: MelSpec | None) -> dict[str, Any]:
     """The settings that every learner takes, as its keyword arguments."""
     crop_frames = 1 if spec is None else spec.frames(spec.samples(cfg.crop_s))
+    if crop_frames < 1:
+        raise InputError(f"crop_s={cfg.crop_s}: too short for one frame of {spec}")
     return {
         "learning_rate": cfg.learning_rate,
         "weight_decay": cfg.weight_decay,

@@ -1,8 +1,5 @@
 """`python -m tasks.status`: what a run holds, made how, and what is stale."""
 
-import importlib
-import io
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from cbmr.errors import InputError
 from cbmr.files import file_hash, read_json
 from tasks.command import command
-from tasks.runs import MANIFESTS, serving_stage, where
+from tasks.runs import MANIFESTS, inputs_now, serving_stage, where
 
 NEEDED = {"regress": ("factors.json",), "rank": ("factors.json", "regress/manifest.json")}
 
@@ -51,13 +48,12 @@ def _stale(cfg: DictConfig, task: str, manifest: dict[str, Any]) -> str:
         now = {name: file_hash(folder / name) for name in then if (folder / name).exists()}
     else:
         gone = [name for name in NEEDED.get(task, ()) if not (folder / name).exists()]
-        if task != "factorize" and not list(folder.glob("spectrograms/*/catalogue.json")):
+        hears = "mel" in manifest["settings"].get("encoder", {})
+        if hears and not list(folder.glob("spectrograms/*/catalogue.json")):
             gone.append("spectrograms/")
         if gone:
             return f"{gone[0]} is gone"
-        made_by = OmegaConf.create({**manifest["settings"], "corpus": cfg.corpus, "run": cfg.run})
-        with redirect_stderr(io.StringIO()):  # what it would say of the corpus is known
-            now = importlib.import_module(f"tasks.{task}").material(made_by).inputs
+        now = inputs_now(cfg, task)
     changed = [name for name, value in then.items() if now.get(name) != value]
     return f"{', '.join(changed)} changed since" if changed else ""
 

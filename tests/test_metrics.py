@@ -106,7 +106,7 @@ def test_a_perfect_order_scores_one_and_a_shift_changes_nothing(world, metric):
     )
 
 
-@pytest.mark.parametrize("metric", ["auc", "recall", "ndcg"])
+@pytest.mark.parametrize("metric", ["average_precision", "auc", "recall", "ndcg"])
 def test_copies_equal_columns_drawn_again(world, metric):
     """A track that counts twice is the same as one that stands there twice."""
     scores, relevant = world
@@ -114,6 +114,7 @@ def test_copies_equal_columns_drawn_again(world, metric):
     copies = np.random.default_rng(1).integers(0, 4, 17)
     drawn = np.repeat(np.arange(17), copies)
     measure = {
+        "average_precision": lambda r, c=None: average_precision(r, depth=10, copies=c),
         "auc": lambda r, c=None: auc(r, c),
         "recall": lambda r, c=None: recall(r, depth=10, copies=c),
         "ndcg": lambda r, c=None: ndcg(r, depth=10, copies=c),

@@ -9,6 +9,7 @@ import numpy as np
 from cbmr.corpus import Corpus, Plays, Thumbs, rows_of, training_plays, votes_of
 from cbmr.evaluation.question import relevance
 from cbmr.factors import Factors, unit_rows
+from cbmr.files import content_hash
 from cbmr.metrics import auc, pooled_auc, rank
 from cbmr.spectrograms import Store
 
@@ -31,6 +32,13 @@ class HeldOut:
     users: np.ndarray
     relevant: np.ndarray
     votes: Thumbs
+
+    @property
+    def fingerprint(self) -> str:
+        """What chooses the best epoch, as a hash; who listens is known by the factors'."""
+        votes = self.votes
+        asked = (self.rows, self.tracks, self.relevant, votes.seed, votes.track, votes.up)
+        return content_hash(*asked)
 
     @property
     def has_listening(self) -> bool:

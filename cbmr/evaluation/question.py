@@ -60,14 +60,21 @@ def ask(
     has_artist = corpus.artist != ""
     parts = {"known artist": held_out & known, "new artist": held_out & has_artist & ~known}
     columns = tuple(
-        _column(corpus, name, np.flatnonzero(chosen), users, split)
+        _column(corpus, name, np.flatnonzero(chosen), users, split, readable)
         for name, chosen in parts.items()
         if chosen.any()
     )
     return Question(split, users, columns, int((held_out & ~has_artist).sum()))
 
 
-def _column(corpus: Corpus, name: str, tracks: np.ndarray, users: np.ndarray, split: str) -> Column:
+def _column(
+    corpus: Corpus,
+    name: str,
+    tracks: np.ndarray,
+    users: np.ndarray,
+    split: str,
+    readable: np.ndarray,
+) -> Column:
     assert corpus.plays is not None
     relevant = relevance(corpus.plays, users, tracks)
     popularity = np.argsort(np.argsort(relevant.sum(axis=0), kind="stable"), kind="stable")
@@ -76,7 +83,7 @@ def _column(corpus: Corpus, name: str, tracks: np.ndarray, users: np.ndarray, sp
     votes = Thumbs(empty, empty, empty, empty.astype(bool))
     if corpus.thumbs is not None:
         votes = votes_of(corpus, split)
-        votes = votes[np.isin(votes.track, tracks)]
+        votes = votes[np.isin(votes.track, tracks) & readable[votes.seed]]
     return Column(
         name=name,
         tracks=tracks,

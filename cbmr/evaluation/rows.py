@@ -62,7 +62,7 @@ def make_rows(
     `stages` holds what each stage predicts from sound alone, and `learned_users` the listeners
     `[listeners of the factors, size]` of a stage that learned its own. `+ prior` is the blend of
     `cbmr.priors`, its weight learned on validation for each row by itself and told to `report`;
-    `artist mean + ridge` weighs both alike, and all training tracks where the artist is unknown.
+    `artist mean +` weighs both alike, and takes all training tracks where the artist is unknown.
     """
     users = _take(factors.user_factors, factors.user_ids, corpus.user_ids[question.users])
     tracks, size = len(corpus.track_ids), factors.item_factors.shape[1]
@@ -87,13 +87,13 @@ def make_rows(
         Row("popularity", track_score=_popularity(corpus, train)),
         Row("mean vector", everything, users),
         Row("artist mean", by_artist, users),
-        Row("artist mean + ridge", unit_rows(ridge + by_artist), users),
         *(Row(name, vectors, users) for name, vectors in by_words.items()),
     ]
     for name, vectors in by_sound.items():
         learned = learned_users.get(name, factors.user_factors)
         heard_by = _take(learned, factors.user_ids, corpus.user_ids[question.users])
         rows.append(Row(name, vectors, heard_by))
+        rows.append(Row(f"artist mean + {name}", unit_rows(vectors + by_artist), heard_by))
         if name in with_prior:
             rows.append(Row(f"{name} + prior", with_prior[name], heard_by))
     rows.append(_oracle(corpus, question, size, rng_seed))

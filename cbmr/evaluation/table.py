@@ -2,8 +2,8 @@
 
 Intervals are percentiles of a bootstrap that draws listeners and artists again, both at once and
 the same for every row, so that the difference of two rows has an interval of its own. An artist
-drawn twice doubles its relevant tracks, which lifts every draw's mAP: draws are moved so that their
-mean stands on the value.
+drawn twice doubles its relevant tracks, which moves every draw's mAP: draws are moved back so that
+their mean stands on the value.
 """
 
 from dataclasses import dataclass

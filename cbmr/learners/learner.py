@@ -9,6 +9,7 @@ import torch
 
 from cbmr.augment import augment
 from cbmr.encoder import Encoder
+from cbmr.errors import InputError
 
 MOMENTUM = 0.9
 WARMUP_SHARE = 0.05
@@ -71,10 +72,16 @@ class Learner(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         assert self.validate is not None
+        embedded = torch.cat(self._embedded)
+        self._embedded.clear()
+        if not embedded.isfinite().all():
+            raise InputError(
+                f"epoch {self.current_epoch + 1}: the embeddings hold NaN or infinity, so the "
+                f"training diverged: expected a learning_rate below {self.learning_rate}"
+            )
         listeners = self.learned_listeners()
         known = () if listeners is None else (listeners.detach().float().cpu().numpy(),)
-        numbers = self.validate(torch.cat(self._embedded).numpy(), *known)
-        self._embedded.clear()
+        numbers = self.validate(embedded.numpy(), *known)
         self.log_dict({f"valid/{name}": value for name, value in numbers.items()})
 
     def parameter_groups(self) -> list[dict[str, Any]]:
