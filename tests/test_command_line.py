@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 import torch
 
+from cbmr.files import file_hash
 from tests.conftest import TITLES, make_tables, tone, write_corpus, write_wav
 
 SMALL_ENCODER = ("encoder.arguments.channels=[8,8,8,8]", "encoder.arguments.hidden=16")
@@ -321,6 +322,32 @@ def test_a_catalogued_seed_never_imports_torch(home):
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], cwd=home, env=ENVIRONMENT, check=True)
+
+
+def test_an_exported_encoder_serves_the_playlists_tracks_without_torch(home, tmp_path):
+    shutil.copytree(home / "made", tmp_path / "run")
+    shared = {"corpus": "corpus", "run": tmp_path / "run", "cwd": home}
+    exported = succeeded(task("export", **shared))
+    assert exported.stderr.splitlines()[-1].endswith(str(tmp_path / "run/export/encoder.onnx"))
+    assert len(exported.stderr.splitlines()) == 1
+    sound = write_wav(tmp_path / "new.wav", tone(5, 300))
+    listed = task("playlist", f"seed={sound}", "n=11", "artist_spacing=1", "format=json", **shared)
+    tracks = json.loads(succeeded(listed).stdout)["tracks"][1:]
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['serve_onnx', {str(tmp_path / 'run')!r}, {str(sound)!r}]\n"
+        f"runpy.run_path({str(Path('examples/serve_onnx.py').absolute())!r}, run_name='__main__')\n"
+        "assert 'torch' not in sys.modules"
+    )
+    served = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRONMENT, check=True, capture_output=True, text=True
+    )
+    cosines, ids = zip(*(line.split() for line in served.stdout.splitlines()), strict=True)
+    assert list(ids) == [track["track_id"] for track in tracks]
+    expected = [track["similarity"] for track in tracks]
+    np.testing.assert_allclose(np.array(cosines, float), expected, atol=2e-4)
+    metadata = (tmp_path / "run/export/encoder.onnx").read_bytes()
+    assert file_hash(tmp_path / "run/rank/encoder.pt").encode() in metadata
 
 
 # --- mistakes of the person ---------------------------------------------------------------------

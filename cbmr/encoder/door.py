@@ -154,8 +154,9 @@ def _differences(encoder: Encoder, other: Encoder) -> Iterator[tuple[str, Any, A
 
 def _looped(logmel: torch.Tensor, frames: torch.Tensor, least: int) -> torch.Tensor:
     """The real frames again and again, up to the width of the batch and at least `least`."""
-    total = max(logmel.shape[2], least)
-    if bool((frames >= total).all()):
+    total = torch.sym_max(logmel.shape[2], least)  # type: ignore[no-untyped-call]  # torch's
+    # Only a short cut, and an exported graph has no branches.
+    if not torch.compiler.is_exporting() and bool((frames >= total).all()):
         return logmel
     at = torch.arange(total, device=frames.device) % frames.clamp_min(1)[:, None]
     return logmel.gather(2, at[:, None, :].expand(-1, logmel.shape[1], -1))
