@@ -5,14 +5,15 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from cbmr.errors import InputError
-from cbmr.files import file_hash, read_json, write_json
+from cbmr.files import file_hash, read_json, write_arrays, write_json
 from cbmr.priors import PRIORS
 from tasks.command import command
 from tasks.runs import MANIFESTS, progress, read_corpus, say, serving_stage, where
 
 
 def run(cfg: DictConfig) -> None:
-    """Embed the run's store with a stage's encoder and replace that stage's `embeddings.npz`."""
+    """Embed the run's store with a stage's encoder and replace that stage's `embeddings.npz`; or
+    leave the activations of one layer beside it."""
     _check_prior(cfg)
     folder = Path(cfg.run)
     stage = serving_stage(cfg)
@@ -30,6 +31,9 @@ def run(cfg: DictConfig) -> None:
 
     encoder = load_encoder(folder / stage / "encoder.pt")
     store = open_store(cfg, read_corpus(cfg), encoder.mel_spec)
+    if cfg.layer is not None:
+        _save_layer(cfg.layer, encoder, store, folder / stage / "layers")
+        return
     with progress(f"embed {stage}") as report:
         vectors = embed_store(encoder, store, progress=report)
     predicted = folder / stage / "predicted.npz"
@@ -47,9 +51,21 @@ def run(cfg: DictConfig) -> None:
     say(f"embed: {len(vectors.track_ids)} vectors -> {folder / stage / 'embeddings.npz'}")
 
 
+def _save_layer(layer: str, encoder, store, folder: Path) -> None:
+    from cbmr.embed import layer_activations
+
+    with progress(f"embed {layer}") as report:
+        activations = layer_activations(encoder, store, layer, progress=report)
+    write_arrays(folder / f"{layer}.npz", track_ids=store.track_ids, activations=activations)
+    tracks, units = activations.shape
+    say(f"embed: {units} activations of {tracks} tracks -> {folder / f'{layer}.npz'}")
+
+
 def _check_prior(cfg: DictConfig) -> None:
     if cfg.prior not in ("none", *PRIORS):
         raise InputError(f"prior={cfg.prior}: expected {', '.join(PRIORS)} or none")
+    if cfg.layer is not None and cfg.prior != "none":
+        raise InputError(f"layer={cfg.layer} leaves the vectors as they are: expected prior=none")
     weight = cfg.prior_weight
     if weight is None:
         return

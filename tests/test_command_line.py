@@ -210,6 +210,21 @@ def test_tracks_scanned_since_are_missed_before_they_are_scored(home, tmp_path):
     refused(result, "1 tracks were scanned since", "python -m tasks.embed stage=rank")
 
 
+def test_a_layers_activations_stand_beside_the_vectors(home, tmp_path):
+    shutil.copytree(home / "made", tmp_path / "run")
+    before = contents(tmp_path / "run")
+    shared = {"corpus": "corpus", "run": tmp_path / "run", "cwd": home}
+    succeeded(task("embed", "layer=dense1", "stage=regress", **shared))
+    after = contents(tmp_path / "run")
+    left = Path("regress/layers/dense1.npz")
+    assert {**before, left: after[left]} == after
+    with np.load(tmp_path / "run" / left, allow_pickle=False) as file:
+        assert file["track_ids"].tolist() == [f"t{row}" for row in range(14)]
+        assert file["activations"].shape == (14, 16)
+    refused(task("embed", "layer=dense3", **shared), "layer=dense3", "convolution1, convolution2")
+    refused(task("embed", "layer=dense1", "prior=artist", **shared), "expected prior=none")
+
+
 def test_a_finished_task_is_not_done_again(home):
     before = contents(home / "made" / "regress")
     result = succeeded(

@@ -82,6 +82,11 @@ def dense_layers(sizes: Sequence[int], dropout: float, *, pieces: int = 1) -> li
     return [*layers, nn.Linear(sizes[-2], sizes[-1])]
 
 
+def hidden_layers(dense: nn.Sequential) -> dict[str, nn.Module]:
+    """The hidden units among `dense_layers`, by name: `dense1` and so on."""
+    return {f"dense{number}": units for number, units in enumerate(list(dense)[1::3], start=1)}
+
+
 def nonlinearity(pieces: int) -> nn.Module:
     """Maxout of so many pieces, or of one, a ReLU."""
     return Maxout(pieces) if pieces > 1 else nn.ReLU()

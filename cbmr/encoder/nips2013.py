@@ -49,6 +49,14 @@ class Nips2013(nn.Module):
         )
         initialise(self)
 
+    def layers(self) -> dict[str, nn.Module]:
+        """What puts out each layer's activations, of every window; a convolution's after its
+        pooling."""
+        return {
+            "convolution1": self.window[2], "convolution2": self.window[5],
+            "dense1": self.window[8], "output": self,
+        }  # fmt: skip
+
     def forward(self, logmel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Standardised log-mels `[batch, mels, frames]` to `[batch, embedding_size]`."""
         windows = logmel.unfold(2, self.window_frames, self.window_frames).transpose(1, 2)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbmr.encoder.layers import dense_layers, global_pool, initialise
+from cbmr.encoder.layers import dense_layers, global_pool, hidden_layers, initialise
 from cbmr.errors import InputError
 
 WIDTH = 3
@@ -48,6 +48,7 @@ class Residual(nn.Module):
         self.blocks = nn.ModuleList(
             ResidualBlock(size, units) for size, units in pairwise((channels[0], *channels))
         )
+        self.pooled = nn.Identity()  # a place to listen at
         self.dense = nn.Sequential(
             *dense_layers((3 * channels[-1], hidden, embedding_size), dropout)
         )
@@ -62,6 +63,14 @@ class Residual(nn.Module):
             frames = frames * self.POOL + BLOCK
         return frames * self.STEM_POOL + self.STEM_WIDTH - 1
 
+    def layers(self) -> dict[str, nn.Module]:
+        """What puts out each layer's activations."""
+        blocks = {f"block{number}": block for number, block in enumerate(self.blocks, start=1)}
+        return {
+            "stem": self.stem, **blocks, "pooled": self.pooled, **hidden_layers(self.dense),
+            "output": self,
+        }  # fmt: skip
+
     def forward(self, logmel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Standardised log-mels `[batch, mels, frames]` to `[batch, embedding_size]`."""
         activation = self.stem(logmel)
@@ -72,7 +81,7 @@ class Residual(nn.Module):
                 reached = reached // self.POOL
             activation = block(activation)
             reached = reached - BLOCK
-        out: torch.Tensor = self.dense(global_pool(activation, reached))
+        out: torch.Tensor = self.dense(self.pooled(global_pool(activation, reached)))
         return out
 
 

@@ -11,6 +11,7 @@ from cbmr.encoder.layers import (
     StochasticPool,
     dense_layers,
     global_pool,
+    hidden_layers,
     initialise,
     nonlinearity,
     one_of,
@@ -94,6 +95,7 @@ class Spotify2014(nn.Module):
             for size in pools
         )
         self.pool_sizes = tuple(pools)
+        self.pooled = nn.Identity()  # a place to listen at
         pooled = 3 * (sum(channels) if bypass else channels[-1])
         self.dense = nn.Sequential(
             *dense_layers((pooled, hidden, hidden, embedding_size), dropout, pieces=pieces)
@@ -108,6 +110,13 @@ class Spotify2014(nn.Module):
             frames = frames * pool + self.WIDTH - 1
         return frames
 
+    def layers(self) -> dict[str, nn.Module]:
+        """What puts out each layer's activations; a convolution's after its pooling."""
+        convolutions = {f"convolution{n}": pool for n, pool in enumerate(self.pools, start=1)}
+        return {
+            **convolutions, "pooled": self.pooled, **hidden_layers(self.dense), "output": self
+        }  # fmt: skip
+
     def forward(self, logmel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Standardised log-mels `[batch, mels, frames]` to `[batch, embedding_size]`."""
         activation, reached = logmel, frames
@@ -120,7 +129,7 @@ class Spotify2014(nn.Module):
             layers.append((activation, reached))
         seen = layers if self.bypass else layers[-1:]
         pooled = [global_pool(*layer, l2=self.l2_pool) for layer in seen]
-        out: torch.Tensor = self.dense(torch.cat(pooled, dim=1))
+        out: torch.Tensor = self.dense(self.pooled(torch.cat(pooled, dim=1)))
         if self.unit_output:
             return F.normalize(out.float(), dim=1, eps=SMALLEST_NORM)
         return out

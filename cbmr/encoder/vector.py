@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from cbmr.encoder.layers import dense_layers, initialise
+from cbmr.encoder.layers import dense_layers, hidden_layers, initialise
 
 
 class Vector(nn.Module):
@@ -28,6 +28,10 @@ class Vector(nn.Module):
         super().__init__()
         self.dense = nn.Sequential(*dense_layers((mels, *hidden, embedding_size), dropout))
         initialise(self)
+
+    def layers(self) -> dict[str, nn.Module]:
+        """What puts out each layer's activations."""
+        return {**hidden_layers(self.dense), "output": self}
 
     def forward(self, logmel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Standardised vectors `[batch, size, frames]` to `[batch, embedding_size]`."""
