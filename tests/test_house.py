@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "audio": "",
     "logmel": "",
     "sources": "corpus audio sources",
-    "spectrograms": "corpus audio logmel",
+    "spectrograms": "corpus audio logmel spectrograms",
     "features": "corpus",
     "factors": "corpus quiet factors",
     "priors": "corpus factors",

@@ -183,7 +183,7 @@ def test_a_decoder_that_takes_its_process_down_costs_one_file(audio, tmp_path, m
     program.write_text(
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "import cbmr.spectrograms as s\n"
+        "import cbmr.spectrograms.decoding as s\n"
         "from tests.test_spectrograms import build\n"
         "real = s.load_middle\n"
         "def load(path, **k):\n"
