@@ -30,10 +30,22 @@ class Waveform:
 
 def load_middle(path: Path, *, sample_rate: int, duration_s: float) -> Waveform:
     """The middle `duration_s` of a file, or the whole of a shorter one."""
+    (start_s,) = excerpt_starts(path, duration_s=duration_s, excerpts=1)
+    return load_audio(path, sample_rate=sample_rate, start_s=start_s, duration_s=duration_s)
+
+
+def excerpt_starts(path: Path, *, duration_s: float, excerpts: int) -> list[float]:
+    """Where the middles of `excerpts` equal parts of a file start, each of `duration_s`; of as many
+    parts as fit without overlap where those are fewer, and one where none does.
+
+    Three of 30 s in a file of 300 s start at 35, 135 and 235 s; in one of 70 s two, at 2.5 and
+    37.5 s.
+    """
     with _open(path) as container:
         file_s = _length_s(container)
-    start_s = max(0.0, (file_s - duration_s) / 2)
-    return load_audio(path, sample_rate=sample_rate, start_s=start_s, duration_s=duration_s)
+    parts = max(1, min(excerpts, int(file_s / duration_s)))
+    first_s = max(0.0, (file_s / parts - duration_s) / 2)
+    return [first_s + part * file_s / parts for part in range(parts)]
 
 
 def load_audio(

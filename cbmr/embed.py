@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from cbmr.encoder import Encoder
 from cbmr.errors import InputError
-from cbmr.spectrograms import Store, read_logmel
+from cbmr.spectrograms import Store, read_logmels
 from cbmr.vectors import Vectors
 
 BATCH = 64
@@ -21,15 +22,18 @@ def embed_store(
     progress: Callable[[int, int], None] | None = None,
 ) -> Vectors:
     """Unit vectors of every track of the store, in its order, with the encoder's confidence where
-    it predicts a mixture."""
+    it predicts a mixture.
+
+    Of a track with several excerpts it is the direction of their vectors' mean. The mean of their
+    log-mels would be the spectrogram of no sound: its frames are of moments that never met.
+    """
     encoder, device = _ready(encoder, store)
     vectors = np.empty((len(store), encoder.embedding_size), dtype=np.float32)
     confidence = np.empty(len(store), dtype=np.float32)
     for start in range(0, len(store), BATCH):
         rows = np.arange(start, min(start + BATCH, len(store)))
-        logmel = torch.from_numpy(store[rows]).to(device)
-        frames = torch.from_numpy(store.frames[rows]).to(device)
-        vectors[rows], confidence[rows] = _embed(encoder, logmel, frames)
+        heard = (torch.from_numpy(array).to(device) for array in store.excerpts(rows))
+        vectors[rows], confidence[rows] = _embed(encoder, *heard)
         if progress is not None:
             progress(int(rows[-1]) + 1, len(store))
     return Vectors(store.track_ids, vectors, confidence if encoder.components else None)
@@ -84,16 +88,17 @@ def _over_time(activation: torch.Tensor, clips: int) -> torch.Tensor:
     return torch.cat([windows.mean(dim=(1, 3)), windows.amax(dim=(1, 3))], dim=1)
 
 
-def embed_file(encoder: Encoder, path: Path, *, excerpt_s: float) -> np.ndarray:
-    """Unit vector `[embedding_size]` of one audio file's middle `excerpt_s` seconds."""
+def embed_file(encoder: Encoder, path: Path, *, excerpt_s: float, excerpts: int = 1) -> np.ndarray:
+    """Unit vector `[embedding_size]` of one audio file's middle `excerpt_s` seconds, or of several
+    `excerpts`, as `embed_store` has it of a track's."""
     if encoder.mel_spec is None:
         raise InputError(
             f"{path}: this run's encoder reads vectors that came with the data set, not sound: "
             "expected a track of the corpus"
         )
-    spectrogram, frames = read_logmel(path, encoder.mel_spec, excerpt_s)
-    one = torch.from_numpy(spectrogram)[None], torch.tensor([frames])
-    return _embed(encoder, *one)[0][0]
+    logmels, frames = read_logmels(path, encoder.mel_spec, excerpt_s, excerpts)
+    heard = torch.from_numpy(logmels), torch.from_numpy(frames)
+    return _embed(encoder, *heard, torch.zeros(len(frames), dtype=torch.long))[0][0]
 
 
 def _ready(encoder: Encoder, store: Store) -> tuple[Encoder, torch.device]:
@@ -109,10 +114,14 @@ def _ready(encoder: Encoder, store: Store) -> tuple[Encoder, torch.device]:
 
 @torch.no_grad()
 def _embed(
-    encoder: Encoder, logmel: torch.Tensor, frames: torch.Tensor
+    encoder: Encoder, logmel: torch.Tensor, frames: torch.Tensor, of: torch.Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors and confidence, which is 1 where the encoder does not tell."""
+    """Unit vectors and mean confidence of the tracks that excerpts are `of`; confidence is 1 where
+    the encoder does not tell."""
     predicted = encoder.predict(logmel, frames)
-    unit = torch.nn.functional.normalize(encoder.expected(predicted), dim=1)
-    sure = encoder.confidence(predicted) if encoder.components else torch.ones(len(unit))
-    return unit.cpu().numpy(), sure.cpu().numpy()
+    unit = F.normalize(encoder.expected(predicted), dim=1)
+    sure = encoder.confidence(predicted) if encoder.components else torch.ones_like(unit[:, 0])
+    counts = torch.bincount(of)
+    total = unit.new_zeros(len(counts), unit.shape[1]).index_add(0, of, unit)
+    mean_sure = sure.new_zeros(len(counts)).index_add(0, of, sure) / counts
+    return F.normalize(total, dim=1).cpu().numpy(), mean_sure.cpu().numpy()

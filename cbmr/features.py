@@ -59,3 +59,7 @@ class FeatureStore:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Features float32 `[rows, size, 1]` of these rows, in this order."""
         return self.features[rows][:, :, None]
+
+    def excerpts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A track's one vector is all that there is of it."""
+        return self[rows], self.frames[rows], np.arange(len(rows))

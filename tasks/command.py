@@ -28,8 +28,9 @@ CONF = str(Path(__file__).resolve().parent.parent / "conf")
 FREE_TEXT = {"corpus", "run", "seed", "output", "exclude", "path", "encoder_file", "title"}
 ABOVE_ZERO = {
     "alpha", "artist_spacing", "batch_size", "bootstraps", "components", "crop_s", "embedding_size",
-    "epochs", "eps", "excerpt_s", "fastest", "hidden", "iterations", "learning_rate", "listeners",
-    "margin", "n", "sample", "scale", "size", "slowest", "temperature", "trees", "words", "workers",
+    "epochs", "eps", "excerpt_s", "excerpts", "fastest", "hidden", "iterations", "learning_rate",
+    "listeners", "margin", "n", "sample", "scale", "size", "slowest", "temperature", "trees",
+    "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "anchor", "band_masks", "band_width", "regularization", "rng_seed", "time_masks", "time_width",

@@ -30,7 +30,9 @@ def run(cfg: DictConfig) -> None:
     from tasks.stages import open_store
 
     encoder = load_encoder(folder / stage / "encoder.pt")
-    store = open_store(cfg, read_corpus(cfg), encoder.mel_spec)
+    if encoder.mel_spec is None and cfg.excerpts > 1:
+        raise InputError(f"excerpts={cfg.excerpts}: the corpus came as vectors: expected 1")
+    store = open_store(cfg, read_corpus(cfg), encoder.mel_spec, excerpts=cfg.excerpts)
     if cfg.layer is not None:
         _save_layer(cfg.layer, encoder, store, folder / stage / "layers")
         return
@@ -46,6 +48,7 @@ def run(cfg: DictConfig) -> None:
         # What sound alone predicts goes first: while it is there, evaluation reads nothing else.
         save_vectors(predicted, vectors)
         save_vectors(folder / stage / "embeddings.npz", blended)
+    manifest["excerpts"] = cfg.excerpts
     manifest["outputs"]["embeddings.npz"] = file_hash(folder / stage / "embeddings.npz")
     write_json(folder / MANIFESTS[stage], manifest)
     say(f"embed: {len(vectors.track_ids)} vectors -> {folder / stage / 'embeddings.npz'}")
@@ -64,8 +67,11 @@ def _save_layer(layer: str, encoder, store, folder: Path) -> None:
 def _check_prior(cfg: DictConfig) -> None:
     if cfg.prior not in ("none", *PRIORS):
         raise InputError(f"prior={cfg.prior}: expected {', '.join(PRIORS)} or none")
-    if cfg.layer is not None and cfg.prior != "none":
-        raise InputError(f"layer={cfg.layer} leaves the vectors as they are: expected prior=none")
+    if cfg.layer is not None and (cfg.prior != "none" or cfg.excerpts > 1):
+        raise InputError(
+            f"layer={cfg.layer} hears what training does and leaves the vectors as they are: "
+            "expected prior=none excerpts=1"
+        )
     weight = cfg.prior_weight
     if weight is None:
         return

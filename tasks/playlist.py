@@ -32,7 +32,7 @@ def run(cfg: DictConfig) -> None:
     playlist = make_playlist(
         corpus,
         index,
-        _query(cfg, corpus, vectors, seed, folder / stage / "encoder.pt"),
+        _query(cfg, corpus, vectors, seed, folder / stage / "encoder.pt", manifest),
         seed,
         n=cfg.n,
         artist_spacing=cfg.artist_spacing,
@@ -63,12 +63,17 @@ def _build_index(cfg: DictConfig, stage: str) -> None:
         tasks.index.run(settings)
 
 
-def _query(cfg, corpus, vectors, seed: int | Path, encoder_file: Path) -> np.ndarray:
+def _query(
+    cfg, corpus, vectors, seed: int | Path, encoder_file: Path, manifest: dict
+) -> np.ndarray:
     if isinstance(seed, Path):
         from cbmr.embed import embed_file
         from cbmr.encoder import load_encoder
 
-        return embed_file(load_encoder(encoder_file), seed, excerpt_s=cfg.excerpt_s)
+        excerpts = manifest.get("excerpts", 1)  # a stage's own vectors are of the middle
+        return embed_file(
+            load_encoder(encoder_file), seed, excerpt_s=cfg.excerpt_s, excerpts=excerpts
+        )
     row = np.flatnonzero(vectors.track_ids == corpus.track_ids[seed])
     if not len(row):
         raise InputError(

@@ -22,7 +22,7 @@ def run(cfg: DictConfig) -> None:
     from cbmr.spectrograms import build_store, store_folder
 
     spec = MelSpec(**cfg.encoder.mel)
-    folder = store_folder(Path(cfg.run) / "spectrograms", spec, cfg.excerpt_s)
+    folder = store_folder(Path(cfg.run) / "spectrograms", spec, cfg.excerpt_s, cfg.excerpts)
     with progress("scan") as report:
         scan = build_store(
             folder,
@@ -30,6 +30,7 @@ def run(cfg: DictConfig) -> None:
             [corpus.audio_path(row) for row in range(len(corpus.track_ids))],
             spec=spec,
             excerpt_s=cfg.excerpt_s,
+            excerpts=cfg.excerpts,
             workers=cfg.workers,
             progress=report,
         )

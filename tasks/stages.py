@@ -86,9 +86,11 @@ def with_users(factors: Factors, users: Path | None) -> Factors:
     return replace(factors, user_ids=user_ids, user_factors=learned)
 
 
-def open_store(cfg: DictConfig, corpus: Corpus, spec: MelSpec | None) -> Store:
-    """The run's store of this spectrogram, scanned now if it is not there; without one, the vectors
-    that came with the corpus."""
+def open_store(
+    cfg: DictConfig, corpus: Corpus, spec: MelSpec | None, *, excerpts: int = 1
+) -> Store:
+    """The run's store of this spectrogram and of so many excerpts a track, scanned now if it is not
+    there; without a spectrogram, the vectors that came with the corpus."""
     if spec is None:
         return FeatureStore(corpus)
 
@@ -96,11 +98,12 @@ def open_store(cfg: DictConfig, corpus: Corpus, spec: MelSpec | None) -> Store:
 
     scan = defaults_of("scan", cfg)
     scan.encoder.mel = vars(spec)
-    folder = store_folder(Path(cfg.run) / "spectrograms", spec, scan.excerpt_s)
+    scan.excerpts = excerpts
+    folder = store_folder(Path(cfg.run) / "spectrograms", spec, scan.excerpt_s, excerpts)
     if (folder / "catalogue.json").exists():
         say(f"using {folder}")
     else:
-        say(f"scan: missing in {cfg.run}, made now by its defaults")
+        say(f"scan: {folder.name} missing in {cfg.run}, made now by its defaults")
         tasks.scan.run(scan)
     return SpectrogramStore(folder)
 

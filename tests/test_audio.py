@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from cbmr.audio import load_audio, load_middle
+from cbmr.audio import excerpt_starts, load_audio, load_middle
 from cbmr.errors import InputError
 from tests.conftest import tone, write_wav
 
@@ -78,6 +78,22 @@ def test_the_middle_of_a_long_file_and_the_whole_of_a_short_one(tmp_path):
     assert pitch(middle.samples[: RATE // 2]) == pytest.approx(600, abs=5)  # from second 4 on
     whole = load_middle(path, sample_rate=RATE, duration_s=30.0)
     assert len(whole.samples) == 9 * RATE
+
+
+@pytest.mark.parametrize(
+    ("length_s", "excerpts", "expected"),
+    [
+        (300, 3, [35, 135, 235]),
+        (300, 1, [135]),
+        (70, 3, [2.5, 37.5]),  # only two fit
+        (60, 2, [0, 30]),
+        (59, 2, [14.5]),
+        (20, 3, [0]),
+    ],
+)
+def test_excerpts_are_the_middles_of_equal_parts(tmp_path, length_s, excerpts, expected):
+    path = write_wav(tmp_path / "a.wav", np.zeros(length_s * 1_000), 1_000)
+    assert excerpt_starts(path, duration_s=30.0, excerpts=excerpts) == pytest.approx(expected)
 
 
 def test_stereo_becomes_the_mean_of_its_channels(tmp_path):

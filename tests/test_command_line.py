@@ -16,7 +16,10 @@ import polars as pl
 import pytest
 import torch
 
+from cbmr.embed import embed_file
+from cbmr.encoder import load_encoder
 from cbmr.files import file_hash
+from cbmr.vectors import load_vectors
 from tests.conftest import TITLES, make_tables, tone, write_corpus, write_wav
 
 SMALL_ENCODER = ("encoder.arguments.channels=[8,8,8,8]", "encoder.arguments.hidden=16")
@@ -223,6 +226,7 @@ def test_a_layers_activations_stand_beside_the_vectors(home, tmp_path):
         assert file["activations"].shape == (14, 16)
     refused(task("embed", "layer=dense3", **shared), "layer=dense3", "convolution1, convolution2")
     refused(task("embed", "layer=dense1", "prior=artist", **shared), "expected prior=none")
+    refused(task("embed", "layer=dense1", "excerpts=3", **shared), "excerpts=1")
 
 
 def test_a_finished_task_is_not_done_again(home):
@@ -345,9 +349,22 @@ def test_an_exported_encoder_serves_the_playlists_tracks_without_torch(home, tmp
     exported = succeeded(task("export", **shared))
     assert exported.stderr.splitlines()[-1].endswith(str(tmp_path / "run/export/encoder.onnx"))
     assert len(exported.stderr.splitlines()) == 1
-    sound = write_wav(tmp_path / "new.wav", tone(5, 300))
+    succeeded(task("embed", "excerpts=2", **shared))
+    with np.load(tmp_path / "run/rank/embeddings.npz") as file:  # all shorter than two excerpts
+        np.testing.assert_allclose(
+            file["vectors"], np.load(home / "made/rank/embeddings.npz")["vectors"], atol=1e-6
+        )
+    sound = write_wav(
+        tmp_path / "new.wav", np.concatenate([tone(31, hz) for hz in (230, 1800, 230)])
+    )
     listed = task("playlist", f"seed={sound}", "n=11", "artist_spacing=1", "format=json", **shared)
     tracks = json.loads(succeeded(listed).stdout)["tracks"][1:]
+    encoder = load_encoder(tmp_path / "run/rank/encoder.pt")
+    query = embed_file(encoder, sound, excerpt_s=30, excerpts=2)
+    assert np.abs(query - embed_file(encoder, sound, excerpt_s=30)).max() > 1e-3
+    nearest = np.sort(load_vectors(tmp_path / "run/rank/embeddings.npz").vectors @ query)[::-1]
+    expected = [track["similarity"] for track in tracks]
+    np.testing.assert_allclose(expected, nearest[:10], atol=1e-5)
     program = (
         "import runpy, sys\n"
         f"sys.argv = ['serve_onnx', {str(tmp_path / 'run')!r}, {str(sound)!r}]\n"
@@ -359,7 +376,6 @@ def test_an_exported_encoder_serves_the_playlists_tracks_without_torch(home, tmp
     )
     cosines, ids = zip(*(line.split() for line in served.stdout.splitlines()), strict=True)
     assert list(ids) == [track["track_id"] for track in tracks]
-    expected = [track["similarity"] for track in tracks]
     np.testing.assert_allclose(np.array(cosines, float), expected, atol=2e-4)
     metadata = (tmp_path / "run/export/encoder.onnx").read_bytes()
     assert file_hash(tmp_path / "run/rank/encoder.pt").encode() in metadata

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cbmr.embed import embed_store, layer_activations
+from cbmr.embed import embed_file, embed_store, layer_activations
 from cbmr.encoder import Encoder
 from cbmr.errors import InputError
 from cbmr.spectrograms import SpectrogramStore
@@ -103,3 +103,24 @@ def test_where_a_network_looks_at_windows_all_of_them_count(store):
 def test_a_layer_that_is_not_there_is_told_from_those_that_are(store):
     with pytest.raises(InputError, match="layer=conv1: residual has stem, block1, block2, pooled"):
         layer_activations(make("residual"), store, "conv1")
+
+
+def test_a_track_of_several_excerpts_is_the_direction_of_their_mean(tmp_path):
+    """Against one-excerpt stores of the excerpts as files of their own; and a file outside the
+    store, read by the same plan, gives the same vector."""
+    encoder = make("spotify2014")
+    parts = [tone(4, hz, 8_000) for hz in (300, 900, 2700)]
+    whole = write_wav(tmp_path / "whole.wav", np.concatenate(parts), 8_000)
+    short = write_wav(tmp_path / "short.wav", tone(3.5, 440, 8_000), 8_000)
+    files = [write_wav(tmp_path / f"part{n}.wav", part, 8_000) for n, part in enumerate(parts)]
+    build(tmp_path / "apart", [*files, short])
+    build(tmp_path / "together", [short, whole], excerpts=3)
+    apart = embed_store(encoder, SpectrogramStore(tmp_path / "apart")).vectors
+    vectors = embed_store(encoder, SpectrogramStore(tmp_path / "together")).vectors
+    mean = apart[:3].mean(axis=0)
+    assert np.linalg.norm(mean) < 0.999
+    np.testing.assert_allclose(vectors[1], mean / np.linalg.norm(mean), atol=1e-5)
+    np.testing.assert_allclose(vectors[0], apart[3], atol=1e-5)
+    for row, file in enumerate((short, whole)):
+        vector = embed_file(encoder, file, excerpt_s=4.0, excerpts=3)
+        np.testing.assert_allclose(vector, vectors[row], atol=1e-5)

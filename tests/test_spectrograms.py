@@ -14,6 +14,7 @@ import torch
 from cbmr.errors import InputError
 from cbmr.logmel import MelSpec, logmel
 from cbmr.spectrograms import SpectrogramStore, build_store, store_frames
+from cbmr.spectrograms import store_folder as folder_of
 from tests.conftest import tone, write_wav
 
 SPEC = MelSpec(sample_rate=8_000, n_fft=512, hop=256, mels=16)
@@ -21,7 +22,7 @@ EXCERPT_S = 4.0
 
 
 def build(folder, paths, **changed):
-    settings = {"spec": SPEC, "excerpt_s": EXCERPT_S, "workers": 2, "piece_tracks": 3, **changed}
+    settings = {"spec": SPEC, "excerpt_s": EXCERPT_S, "workers": 2, "piece_rows": 3, **changed}
     return build_store(folder, [path.stem for path in paths], paths, **settings)
 
 
@@ -126,6 +127,40 @@ def test_equal_files_share_a_row(audio, tmp_path):
     assert np.load(tmp_path / "store/pieces/00000.npy").shape[0] == 2
 
 
+def test_several_excerpts_of_a_track_stand_together(tmp_path):
+    """Of 14 s three of 4 s, of 9 s two; a part that is silent is left out, and so is a file that is
+    nothing else."""
+    long, short = tone(14, 300, 8_000), tone(3.2, 500, 8_000)
+    half = np.concatenate([np.zeros(36_000), tone(4.5, 700, 8_000)])
+    sounds = {"half": half, "long": long, "short": short, "silent": np.zeros(80_000)}
+    paths = [write_wav(tmp_path / f"{name}.wav", x, 8_000) for name, x in sounds.items()]
+    copy = tmp_path / "copy.wav"
+    copy.write_bytes(paths[1].read_bytes())
+    scan = build(tmp_path / "store", [*paths, copy], excerpts=3)
+    assert (scan.readable, list(scan.skipped)) == (4, ["silent"])
+    store = SpectrogramStore(tmp_path / "store")
+    assert store.track_ids.tolist() == ["half", "long", "short", "copy"]
+
+    logmels, frames, of = store.excerpts(np.array([2, 1, 0]))
+    assert of.tolist() == [0, 1, 1, 1, 2]
+    assert frames.tolist() == [store.frames[2]] + 4 * [SPEC.frames(32_000)]
+    starts_s = (14 / 6 - 2, 14 / 2 - 2, 14 * 5 / 6 - 2)
+    expected = [long[round(8_000 * s) : round(8_000 * s) + 32_000] for s in starts_s]
+    expected += [half[round(8_000 * 4.75) : round(8_000 * 8.75)]]
+    for read, samples in zip(logmels[1:], expected, strict=True):
+        clip = torch.tensor(samples).float()[None]
+        np.testing.assert_allclose(read, logmel(clip, SPEC)[0].numpy(), atol=0.02)
+    np.testing.assert_array_equal(store[np.array([1, 2])], logmels[[1, 0]])
+    np.testing.assert_array_equal(store.excerpts(np.array([3]))[0], logmels[1:4])
+    assert build(tmp_path / "store", [*paths, copy], excerpts=3).decoded == 0
+
+
+def test_each_plan_of_excerpts_has_a_store_of_its_own():
+    names = {folder_of(Path(), SPEC, 30, excerpts).name for excerpts in (1, 2, 3)}
+    assert len(names) == 3
+    assert folder_of(Path(), SPEC, 30).name.endswith("-middle30s")
+
+
 def test_a_store_of_another_format_is_explained(store_folder, tmp_path):
     (tmp_path / "manifest.json").write_text('{"format_version": 7}')
     with pytest.raises(InputError, match="has format 7, this cbmr reads 1"):
@@ -137,7 +172,7 @@ import sys
 from pathlib import Path
 from tests.test_spectrograms import build
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), sorted(Path(sys.argv[2]).glob("*.wav")), piece_tracks=4)
+    build(Path(sys.argv[1]), sorted(Path(sys.argv[2]).glob("*.wav")), piece_rows=4)
 """
 
 
@@ -185,11 +220,11 @@ def test_a_decoder_that_takes_its_process_down_costs_one_file(audio, tmp_path, m
         "from pathlib import Path\n"
         "import cbmr.spectrograms.decoding as s\n"
         "from tests.test_spectrograms import build\n"
-        "real = s.load_middle\n"
+        "real = s.load_audio\n"
         "def load(path, **k):\n"
         "    if path.name == 'crash.wav': os.kill(os.getpid(), signal.SIGSEGV)\n"
         "    return real(path, **k)\n"
-        "s.load_middle = load\n"
+        "s.load_audio = load\n"
         "if __name__ == '__main__':\n"
         "    print(build(Path(sys.argv[1]), [Path(p) for p in sys.argv[2:]]))\n"
     )

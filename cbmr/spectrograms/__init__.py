@@ -1,9 +1,9 @@
 """The on-disk store of log-mels: decode once, read for ever.
 
     store/
-      manifest.json     format version, MelSpec, excerpt length
-      pieces/00000.npy  float16 [rows, mels, frames], about 1,000 tracks
-      pieces/00000.json the files behind the rows, and the files that were skipped, with reasons
+      manifest.json     format version, MelSpec, length and number of excerpts
+      pieces/00000.npy  float16 [rows, mels, frames], about 1,000, a row an excerpt
+      pieces/00000.json the file behind each row, and the files that were skipped, with reasons
       catalogue.json    track_id -> content, of the corpus scanned last
 
 A piece is written whole: first the array, then the JSON that makes it count. Whatever interrupts a
@@ -14,7 +14,7 @@ kept, and the encoder pools over those alone.
 """
 
 from cbmr.spectrograms.build import Scan, build_store
-from cbmr.spectrograms.decoding import read_logmel
+from cbmr.spectrograms.decoding import read_logmels
 from cbmr.spectrograms.store import (
     SpectrogramStore,
     Store,
@@ -24,6 +24,6 @@ from cbmr.spectrograms.store import (
 )
 
 __all__ = [
-    "Scan", "SpectrogramStore", "Store", "band_scale", "build_store", "read_logmel",
+    "Scan", "SpectrogramStore", "Store", "band_scale", "build_store", "read_logmels",
     "store_folder", "store_frames",
 ]  # fmt: skip

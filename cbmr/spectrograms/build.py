@@ -13,7 +13,7 @@ from cbmr.logmel import MelSpec
 from cbmr.spectrograms.decoding import SHORTEST_S, decode_all, file_stat
 from cbmr.spectrograms.store import FORMAT_VERSION, piece_path, read_manifest, read_pieces
 
-PIECE_TRACKS = 1_000
+PIECE_ROWS = 1_000
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,23 @@ def build_store(
     *,
     spec: MelSpec,
     excerpt_s: float,
+    excerpts: int = 1,
     workers: int,
     progress: Callable[[int, int], None] | None = None,
-    piece_tracks: int = PIECE_TRACKS,
+    piece_rows: int = PIECE_ROWS,
 ) -> Scan:
     """Bring a store up to date with these tracks: decode what is new or changed, keep the rest.
 
-    A file that is missing, does not decode, is silent or is shorter than 3 s is skipped; InputError
-    when no file is left. `progress(done, total)` is called after every decoded file.
+    Of every file `excerpts` of `excerpt_s` are read, or as many as it holds. One that is missing,
+    does not decode, is silent or is shorter than 3 s is skipped; InputError when no file is left.
+    `progress(done, total)` is called after every decoded file.
     """
     if not excerpt_s >= SHORTEST_S:
         raise InputError(f"excerpt_s={excerpt_s}: expected at least {SHORTEST_S:g} seconds")
     if folder.exists() and (folder / "manifest.json").exists():
         read_manifest(folder)
     else:
-        manifest = {"mel_spec": asdict(spec), "excerpt_s": excerpt_s}
+        manifest = {"mel_spec": asdict(spec), "excerpt_s": excerpt_s, "excerpts": excerpts}
         write_json(folder / "manifest.json", {"format_version": FORMAT_VERSION, **manifest})
 
     pieces = read_pieces(folder)
@@ -68,17 +70,19 @@ def build_store(
 
     files: list[dict[str, Any]] = []
     spectrograms: list[np.ndarray] = []
-    decoded = decode_all([path for _, path in to_decode], spec, excerpt_s, workers)
-    for done, ((track_id, _), (file, spectrogram)) in enumerate(
+    decoded = decode_all([path for _, path in to_decode], spec, excerpt_s, excerpts, workers)
+    for done, ((track_id, _), (file, heard)) in enumerate(
         zip(to_decode, decoded, strict=True), start=1
     ):
-        if spectrogram is not None and file["content"] not in contents:
-            contents.add(file["content"])
-            file["row"] = len(spectrograms)
-            spectrograms.append(spectrogram)
-        files.append(file)
         found[track_id] = file
-        if len(files) >= piece_tracks:
+        if not heard or file["content"] in contents:
+            files.append(file)
+        else:
+            contents.add(file["content"])
+            for spectrogram, frames in heard:
+                files.append({**file, "row": len(spectrograms), "frames": frames})
+                spectrograms.append(spectrogram)
+        if len(files) >= piece_rows:
             pieces.append(_write_piece(folder, len(pieces), files, spectrograms))
             files, spectrograms = [], []
         if progress is not None:

@@ -1,5 +1,6 @@
 """Read access to a store, and where its files are."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,11 +38,16 @@ class Store(Protocol):
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Frames float `[rows, mels, frames]` of these rows, in this order."""
 
+    def excerpts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All that there is of these rows: `[excerpts, mels, frames]`, how many frames of each are
+        real, and the place among `rows` that each belongs to, `[excerpts]`, ascending."""
+
 
 class SpectrogramStore:
     """Read access to a store, in the order of `track_ids`; pieces are memory-mapped.
 
-    `frames` is `[tracks]`, the number of real (not padded) frames of each track.
+    `frames` is `[tracks]`, the number of real (not padded) frames of each track. Where a track has
+    several excerpts, `frames` and indexing are of its first.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,16 +57,19 @@ class SpectrogramStore:
         self.mel_spec = MelSpec(**manifest["mel_spec"])
         self.excerpt_s = float(manifest["excerpt_s"])
         self.skipped: dict[str, str] = catalogue["skipped"]
-        where = {
-            file["content"]: (piece, file["row"], file["frames"])
-            for piece, files in enumerate(read_pieces(folder))
-            for file in files
-            if "row" in file
-        }
+        where: dict[str, list[tuple[int, int, int]]] = {}
+        for piece, files in enumerate(read_pieces(folder)):
+            for file in files:
+                if "row" in file:
+                    place = (piece, file["row"], file["frames"])
+                    where.setdefault(file["content"], []).append(place)
         self.track_ids = np.array(list(catalogue["tracks"]), dtype=str)
         contents = list(catalogue["tracks"].values())
-        places = np.array([where[content] for content in contents]).reshape(-1, 3)
-        self._piece, self._row, self.frames = places.T
+        places = [where[content] for content in contents]
+        self._piece, self._row, self._frames = np.array(list(chain(*places))).reshape(-1, 3).T
+        self._excerpts = np.array([len(of_track) for of_track in places])
+        self._first = np.cumsum(self._excerpts) - self._excerpts
+        self.frames = self._frames[self._first]
         self.fingerprint = content_hash(self.track_ids, np.array(contents), repr(manifest))
         self._pieces: dict[int, np.ndarray] = {}
 
@@ -74,10 +83,21 @@ class SpectrogramStore:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Log-mels float16 `[rows, mels, frames]` of these rows, in this order."""
-        shape = (len(rows), self.mel_spec.mels, store_frames(self.mel_spec, self.excerpt_s))
+        return self._read(self._first[rows])
+
+    def excerpts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log-mels float16 `[excerpts, mels, frames]` of all excerpts of these rows, their real
+        frames, and the place among `rows` that each belongs to, `[excerpts]`."""
+        of = np.repeat(np.arange(len(rows)), self._excerpts[rows])
+        since_first = np.arange(len(of)) - np.searchsorted(of, of)
+        places = self._first[rows][of] + since_first
+        return self._read(places), self._frames[places], of
+
+    def _read(self, places: np.ndarray) -> np.ndarray:
+        shape = (len(places), self.mel_spec.mels, store_frames(self.mel_spec, self.excerpt_s))
         batch = np.empty(shape, dtype=np.float16)
-        for place, row in enumerate(rows):
-            batch[place] = self._mapped(int(self._piece[row]))[self._row[row]]
+        for at, place in enumerate(places):
+            batch[at] = self._mapped(int(self._piece[place]))[self._row[place]]
         return batch
 
     def _mapped(self, piece: int) -> np.ndarray:
@@ -109,10 +129,10 @@ def band_scale(store: Store, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tens
     return torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(variance)).float()
 
 
-def store_folder(folder: Path, spec: MelSpec, excerpt_s: float) -> Path:
+def store_folder(folder: Path, spec: MelSpec, excerpt_s: float, excerpts: int = 1) -> Path:
     """The folder of one store among those of a run: named by everything its content depends on."""
-    name = f"{spec.sample_rate}hz-{spec.n_fft}-{spec.hop}-{spec.mels}mels-middle{excerpt_s:g}s"
-    return folder / name
+    plan = f"middle{excerpt_s:g}s" if excerpts == 1 else f"{excerpts}x{excerpt_s:g}s"
+    return folder / f"{spec.sample_rate}hz-{spec.n_fft}-{spec.hop}-{spec.mels}mels-{plan}"
 
 
 def store_frames(spec: MelSpec, excerpt_s: float) -> int:
