@@ -19,6 +19,8 @@ from cbmr.preferences import Preferences
 from cbmr.spectrograms import Store
 
 EVALUATION_BATCH = 64
+MOST_LOADERS = 4
+"""Enough to keep a training fed, however many cores there are."""
 
 
 class EpochSampler(Sampler[np.ndarray]):
@@ -156,13 +158,14 @@ class Batches(pl.LightningDataModule):
         self.train, self.sampler, self.valid, self.workers = train, sampler, valid, workers
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Each batch is read whole by one worker: the sampler yields all its items at once."""
+        """Each batch is read whole by one of half of the `workers`, since training takes cores too:
+        the sampler yields all its items at once."""
         return DataLoader(
             self.train,
             sampler=self.sampler,
             batch_size=None,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+            num_workers=min(max(1, self.workers // 2), MOST_LOADERS),
+            persistent_workers=True,
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:

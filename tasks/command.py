@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cbmr.errors import InputError
 from tasks.runs import locked, say
 
+OmegaConf.register_new_resolver("cores", lambda: os.cpu_count() or 1, replace=True)
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
 FREE_TEXT = {"corpus", "run", "seed", "output", "exclude", "path", "encoder_file", "title"}
 ABOVE_ZERO = {

@@ -210,6 +210,28 @@ def test_a_scan_killed_at_any_moment_goes_on_to_the_same_store(tmp_path):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "peace" / name).read_bytes()
 
 
+def test_a_file_that_could_not_be_read_is_tried_again(audio, tmp_path, monkeypatch):
+    """A network disk that was away leaves a file's path, size and time as they were."""
+    from cbmr.spectrograms import build as room
+
+    real = room.decode_all
+
+    def away(paths, *settings):
+        for path, result in zip(paths, real(paths, *settings), strict=True):
+            yield (
+                ({**room.file_stat(path), "reason": "I/O error"}, [])
+                if path == audio[0]
+                else result
+            )
+
+    monkeypatch.setattr(room, "decode_all", away)
+    first = build(tmp_path, audio)
+    assert list(first.skipped.values()) == [f"{audio[0]}: I/O error"]
+    monkeypatch.setattr(room, "decode_all", real)
+    again = build(tmp_path, audio)
+    assert (again.decoded, again.skipped) == (1, {})
+
+
 def test_a_decoder_that_takes_its_process_down_costs_one_file(audio, tmp_path, monkeypatch):
     """A worker really dies by SIGSEGV on one of the files; the others are all read."""
     crash = tmp_path / "crash.wav"

@@ -76,7 +76,8 @@ def build_store(
     ):
         found[track_id] = file
         if not heard or file["content"] in contents:
-            files.append(file)
+            if "content" in file:  # else it could not be read at all, which may pass: try again
+                files.append(file)
         else:
             contents.add(file["content"])
             for spectrogram, frames in heard:
