@@ -105,7 +105,9 @@ def run(cfg: DictConfig) -> None:
             "can be folded, and held-out tracks with many listeners"
         )
     else:
-        _print_few_plays(few, f"{best} and WMF, {question.split} tracks", drawn)
+        _print_few_plays(
+            few, f"{best} and WMF, heard by WMF's listeners, {question.split} tracks", drawn
+        )
         numbers |= few.numbers(question.split, **drawn)
     draw(table, folder / "evaluation" / "table.png", title=caption)
     write_json(folder / "evaluation" / "metrics.json", numbers)

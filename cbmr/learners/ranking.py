@@ -42,7 +42,8 @@ THUMB_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 
 class ThumbRanking(Learner):
     """Stage 2: a loss on thumbs (`THUMB_LOSSES[loss]` with its `options`), plus `anchor` times
-    stage 1's error, so that listening is not forgotten.
+    the squared error to the unit-norm factors, whatever stage 1's objective was, so that listening
+    is not forgotten.
 
     The loss sees unit-norm embeddings, as serving does.
     """
