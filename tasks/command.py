@@ -26,7 +26,7 @@ from tasks.runs import locked, say
 
 OmegaConf.register_new_resolver("cores", lambda: os.cpu_count() or 1, replace=True)
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
-FREE_TEXT = {"corpus", "run", "seed", "output", "exclude", "path", "encoder_file", "title"}
+FREE_TEXT = {"corpus", "run", "seed", "output", "encoder_file", "title"}
 ABOVE_ZERO = {
     "alpha", "artist_spacing", "batch_size", "bootstraps", "components", "crop_s", "embedding_size",
     "epochs", "eps", "excerpt_s", "excerpts", "fastest", "hidden", "iterations", "learning_rate",

@@ -1,4 +1,4 @@
-"""`python -m tasks.demo`: makes the demo world, and runs every other task on it."""
+"""`python -m tasks.demo`: makes the demo world, and a whole run of it."""
 
 import importlib
 from pathlib import Path
