@@ -1,9 +1,9 @@
 """Both stages on three demo worlds, twice each: the README's table of differences.
 
 `python -m benchmarks.worlds [FOLDER]` makes what is missing in FOLDER (default `runs/worlds`) and
-prints. Every number is a mean over the worlds and training seeds. Listeners and artists are drawn
-again within each world, the same for its two trainings; worlds are drawn apart, so an interval is
-that of the mean over these three worlds. All of it is simulated.
+prints. Every number is a mean over the worlds and training seeds, then over one world's trainings.
+Listeners and artists are drawn again within each world, the same for its two trainings; worlds are
+drawn apart, so an interval is that of the mean over these three worlds. All of it is simulated.
 """
 
 import sys
@@ -21,13 +21,15 @@ from tasks import factorize, rank, regress, scan
 from tasks.command import CONF, defaults_of
 from tasks.demo import make_world
 from tasks.evaluate import COMPARED, PAIRS, SIMULATED, STAGES
+from tasks.runs import say
 from tasks.stages import predicted_vectors
 
 WORLDS, TRAININGS, BOOTSTRAPS = 3, 2, 200
 
 
 def main() -> None:
-    """Train what is missing, evaluate everything, print two Markdown tables."""
+    """Train what is missing, evaluate everything, print two Markdown tables of all worlds and of
+    each."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/worlds")
     tables = []
     with hydra.initialize_config_dir(CONF, version_base=None):
@@ -35,7 +37,11 @@ def main() -> None:
             for training in range(TRAININGS):
                 corpus, run = _train(folder, world, training)
                 tables.append(_evaluate(corpus, run, world))
-                _print(mean_table(tables), f"{len(tables)} of {WORLDS * TRAININGS} trainings")
+                say(f"{len(tables)} of {WORLDS * TRAININGS} trainings done")
+    _print(mean_table(tables), f"{WORLDS} worlds, {TRAININGS} trainings each")
+    for world in range(WORLDS):
+        own = tables[world * TRAININGS : (world + 1) * TRAININGS]
+        _print(mean_table(own), f"world {world}, {TRAININGS} trainings")
 
 
 def world_folder(folder: Path, world: int) -> Path:
