@@ -13,10 +13,11 @@ import hydra
 import numpy as np
 
 from cbmr.corpus import rows_of
+from cbmr.encoder import load_encoder
 from cbmr.evaluation import Table, ask, compare, make_rows
 from cbmr.factors import load_factors
 from cbmr.sources.tables import read_corpus
-from cbmr.spectrograms import SpectrogramStore
+from cbmr.spectrograms import SpectrogramStore, store_folder
 from tasks import factorize, rank, regress, scan
 from tasks.command import CONF, defaults_of
 from tasks.demo import make_world
@@ -25,6 +26,7 @@ from tasks.runs import say
 from tasks.stages import predicted_vectors
 
 WORLDS, TRAININGS, BOOTSTRAPS = 3, 2, 200
+EXCERPT_S = 30.0
 
 
 def main() -> None:
@@ -69,7 +71,8 @@ def _train(folder: Path, world: int, training: int) -> tuple[Path, Path]:
 
 def _evaluate(corpus_folder: Path, run: Path, world: int) -> Table:
     corpus = read_corpus(corpus_folder, needs=["plays", "thumbs"])
-    store = SpectrogramStore(next(run.glob("spectrograms/*")))
+    spec = load_encoder(run / "regress" / "encoder.pt").mel_spec
+    store = SpectrogramStore(store_folder(run / "spectrograms", spec, EXCERPT_S))
     factors = load_factors(run / "factors.npz")
     readable = rows_of(store.track_ids, corpus.track_ids) >= 0
     question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
