@@ -60,12 +60,15 @@ class Learner(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         # Each epoch draws from its own seed: a resumed training repeats nothing and skips nothing.
         torch.manual_seed(self.rng_seed * 100_003 + self.current_epoch)
-        # Lightning adds `datamodule` to its trainer without declaring it.
-        self.trainer.datamodule.sampler.epoch = self.current_epoch  # type: ignore[attr-defined]
+        self._draw_batches_of(self.current_epoch)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning opens the first epoch's batches before it starts that epoch.
-        self.trainer.datamodule.sampler.epoch = checkpoint["epoch"] + 1  # type: ignore[attr-defined]
+        self._draw_batches_of(checkpoint["epoch"] + 1)
+
+    def _draw_batches_of(self, epoch: int) -> None:
+        # Lightning adds `datamodule` to its trainer without declaring it.
+        self.trainer.datamodule.sampler.epoch = epoch  # type: ignore[attr-defined]
 
     def validation_step(self, batch: Batch, _: int) -> None:
         self._embedded.append(self.encoder(batch["logmel"], batch["frames"]).float().cpu())
