@@ -17,17 +17,11 @@ def run(cfg: DictConfig) -> None:
     _check_prior(cfg)
     folder = Path(cfg.run)
     stage = serving_stage(cfg)
-    if stage == "pretrain" and cfg.prior != "none":
-        raise InputError(
-            f"prior={cfg.prior}: pretrain's vectors are not CF factors, which is what a prior is "
-            "made of; expected prior=none or another stage"
-        )
     manifest = read_json(folder / MANIFESTS[stage])
 
     from cbmr.embed import embed_store
     from cbmr.encoder import load_encoder
-    from cbmr.vectors import save_vectors
-    from tasks.stages import open_store
+    from tasks.stages import open_store, save_stage_vectors
 
     encoder = load_encoder(folder / stage / "encoder.pt")
     if encoder.mel_spec is None and cfg.excerpts > 1:
@@ -38,16 +32,11 @@ def run(cfg: DictConfig) -> None:
         return
     with progress(f"embed {stage}") as report:
         vectors = embed_store(encoder, store, progress=report)
-    predicted = folder / stage / "predicted.npz"
-    if cfg.prior == "none":
-        save_vectors(folder / stage / "embeddings.npz", vectors)
-        predicted.unlink(missing_ok=True)
-        manifest.pop("prior", None)
-    else:
-        blended, manifest["prior"] = _blended(cfg, stage, manifest, store, vectors)
-        # What sound alone predicts goes first: while it is there, evaluation reads nothing else.
-        save_vectors(predicted, vectors)
-        save_vectors(folder / stage / "embeddings.npz", blended)
+    mixed = _blended(cfg, stage, manifest, store, vectors)
+    save_stage_vectors(folder / stage, vectors, mixed)
+    manifest.pop("prior", None)
+    if mixed is not None:
+        manifest["prior"] = mixed.said
     manifest["excerpts"] = cfg.excerpts
     manifest["outputs"]["embeddings.npz"] = file_hash(folder / stage / "embeddings.npz")
     write_json(folder / MANIFESTS[stage], manifest)
@@ -67,11 +56,8 @@ def _save_layer(layer: str, encoder, store, folder: Path) -> None:
 def _check_prior(cfg: DictConfig) -> None:
     if cfg.prior not in ("none", *PRIORS):
         raise InputError(f"prior={cfg.prior}: expected {', '.join(PRIORS)} or none")
-    if cfg.layer is not None and (cfg.prior != "none" or cfg.excerpts > 1):
-        raise InputError(
-            f"layer={cfg.layer} hears what training does and leaves the vectors as they are: "
-            "expected prior=none excerpts=1"
-        )
+    if cfg.layer is not None and cfg.excerpts > 1:
+        raise InputError(f"layer={cfg.layer} hears what training does: expected excerpts=1")
     weight = cfg.prior_weight
     if weight is None:
         return
@@ -82,41 +68,25 @@ def _check_prior(cfg: DictConfig) -> None:
 
 
 def _blended(cfg, stage: str, manifest: dict, store, vectors):
-    """The vectors with their prior, and what the manifest says of it."""
-    import numpy as np
+    """The vectors with their prior; pretrain's are not CF factors, which a prior is made of."""
+    if stage == "pretrain" or cfg.prior == "none":
+        return None
 
-    from cbmr.evaluation.held_out import held_out
     from cbmr.factors import load_factors
-    from cbmr.priors import blend, choose_weight, priors_of_new_tracks, training_targets
-    from cbmr.vectors import Vectors
+    from tasks.stages import blended, with_users
 
     factors_file = Path(cfg.run) / "factors.npz"
     if file_hash(factors_file) != manifest["inputs"]["factors.npz"]:
         raise InputError(
             f"{factors_file} has changed since {stage} was trained, so a blend would add vectors "
-            f"of two spaces: make the stage again with python -m tasks.{stage} {where(cfg)}"
+            f"of two spaces: make the stage again with python -m tasks.{stage} {where(cfg)}, or "
+            "leave them as predicted with prior=none"
         )
     holdout = manifest["settings"]["holdout"]
-    corpus = read_corpus(cfg, needs=["plays"], uses=["thumbs"], holdout=holdout)
-    factors = load_factors(factors_file)
-    rows = corpus.track_rows(vectors.track_ids)
-    prior = priors_of_new_tracks(corpus, *training_targets(corpus, factors), prior=cfg.prior)
-    prior = np.where((rows >= 0)[:, None], prior[rows], 0)
-    number = int(prior.any(axis=1).sum())
-    said = {"name": cfg.prior, "tracks": number, "weight": cfg.prior_weight}
-    if cfg.prior_weight is None:
-        valid = held_out(corpus, factors, store)
-        chosen = choose_weight(vectors.vectors[valid.rows], prior[valid.rows], valid.measure)
-        if chosen is None:
-            raise InputError(
-                f"prior={cfg.prior}: no played validation track has a training track of its "
-                "artist or album (or holdout=false left none), so its weight cannot be learned: "
-                "expected prior_weight=, as another run learned it"
-            )
-        said |= vars(chosen)
-        say(f"embed: prior={cfg.prior}, {chosen}")
-    say(f"embed: {number} new tracks are blended, {len(rows) - number} stay as predicted")
-    return Vectors(vectors.track_ids, blend(vectors.vectors, prior, said["weight"])), said
+    votes = ["thumbs"] if stage == "rank" else []  # what the stage itself was validated by
+    corpus = read_corpus(cfg, needs=["plays"], uses=votes, holdout=holdout)
+    factors = with_users(load_factors(factors_file), Path(cfg.run) / "regress" / "users.npz")
+    return blended(cfg, corpus, factors, store, vectors)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from cbmr.errors import InputError
 from cbmr.files import content_hash, file_hash
-from tasks.command import command
+from tasks.command import command, defaults_of
 from tasks.runs import is_fresh, read_corpus, require, say, settings_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run(cfg: DictConfig) -> None:
     from cbmr.encoder import load_encoder
     from cbmr.learners import ThumbRanking
     from cbmr.preferences import make_preferences
-    from tasks.stages import fit, optimisation, save_stage
+    from tasks.stages import blended, fit, optimisation, save_stage
 
     store, valid = learned_from.store, learned_from.valid
     votes = training_votes(learned_from)
@@ -119,7 +119,10 @@ def run(cfg: DictConfig) -> None:
             metrics["epoch"], after = 0, before
         for name, value in before.items():
             metrics |= {f"valid_{name}": after[name], f"valid_{name}_stage_1": value}
-    save_stage(cfg, "rank", encoder, vectors, metrics, settings, learned_from.inputs)
+    mixed = blended(
+        defaults_of("embed", cfg), learned_from.corpus, learned_from.factors, store, vectors
+    )
+    save_stage(cfg, "rank", encoder, vectors, metrics, settings, learned_from.inputs, mixed=mixed)
 
 
 if __name__ == "__main__":

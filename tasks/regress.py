@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cbmr.errors import InputError
 from cbmr.files import file_hash, read_json
-from tasks.command import command
+from tasks.command import command, defaults_of
 from tasks.runs import (
     MANIFESTS,
     is_fresh,
@@ -69,7 +69,7 @@ def run(cfg: DictConfig) -> None:
     from cbmr.evaluation.held_out import plays_in_store
     from cbmr.learners import FactorRegression, Listeners
     from cbmr.spectrograms import band_scale
-    from tasks.stages import fit, optimisation, save_stage
+    from tasks.stages import blended, fit, optimisation, save_stage
 
     store, targets, factors = learned_from.store, learned_from.targets, learned_from.factors
     torch.manual_seed(cfg.rng_seed)
@@ -116,7 +116,11 @@ def run(cfg: DictConfig) -> None:
     if valid.has_listening:
         numbers = valid.measure(vectors.vectors[valid.rows], users)
         metrics |= {f"valid_{name}": value for name, value in numbers.items()}
-    save_stage(cfg, "regress", encoder, vectors, metrics, settings, inputs, users=users)
+    heard_by = factors if users is None else replace(factors, user_factors=users)
+    mixed = blended(defaults_of("embed", cfg), learned_from.corpus, heard_by, store, vectors)
+    save_stage(
+        cfg, "regress", encoder, vectors, metrics, settings, inputs, mixed=mixed, users=users
+    )
 
 
 def _loss_options(cfg: DictConfig) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from cbmr.files import (
 )
 from cbmr.learners import Learner, train
 from cbmr.logmel import MelSpec
+from cbmr.priors import blend, choose_weight, priors_of_new_tracks, training_targets
 from cbmr.spectrograms import SpectrogramStore, Store, store_folder
 from cbmr.vectors import Vectors, load_vectors, save_vectors
 from tasks.command import defaults_of
@@ -142,10 +143,60 @@ def fit(
 
 
 def predicted_vectors(folder: Path) -> Vectors:
-    """What a stage predicts from sound alone: `predicted.npz` where `tasks.embed` has blended a
-    prior into `embeddings.npz`, else `embeddings.npz` itself."""
+    """What a stage predicts from sound alone: `predicted.npz` where a prior is blended into
+    `embeddings.npz`, else `embeddings.npz` itself."""
     predicted = folder / "predicted.npz"
     return load_vectors(predicted if predicted.exists() else folder / "embeddings.npz")
+
+
+@dataclass(frozen=True)
+class Blended:
+    """Vectors with what is known of new tracks beside their sound, and what the manifest says of
+    it."""
+
+    vectors: Vectors
+    said: dict[str, Any]
+
+
+def blended(
+    embed: DictConfig, corpus: Corpus, factors: Factors, store: Store, predicted: Vectors
+) -> Blended | None:
+    """Predicted vectors of the store's tracks with the prior that the settings of `tasks.embed`
+    name, its weight learned on validation unless they give it. None where they name none, and, said
+    to the person, where there is nothing to learn a weight from."""
+    if embed.prior == "none":
+        return None
+    rows = corpus.track_rows(predicted.track_ids)
+    prior = priors_of_new_tracks(corpus, *training_targets(corpus, factors), prior=embed.prior)
+    prior = np.where((rows >= 0)[:, None], prior[rows], 0)
+    number = int(prior.any(axis=1).sum())
+    said = {"name": embed.prior, "tracks": number, "weight": embed.prior_weight}
+    if embed.prior_weight is None:
+        valid = held_out(corpus, factors, store)
+        chosen = choose_weight(predicted.vectors[valid.rows], prior[valid.rows], valid.measure)
+        if chosen is None:
+            say(
+                f"prior={embed.prior}: no played validation track has a training track of its "
+                "artist or album (or holdout=false left none), so no weight can be learned and "
+                "vectors stay as predicted; python -m tasks.embed prior_weight= gives one"
+            )
+            return None
+        said |= vars(chosen)
+        say(f"prior={embed.prior}, {chosen}")
+    say(f"prior={embed.prior}: {number} new tracks are blended, {len(rows) - number} stay")
+    mixed = blend(predicted.vectors, prior, said["weight"])
+    return Blended(replace(predicted, vectors=mixed), said)
+
+
+def save_stage_vectors(folder: Path, predicted: Vectors, mixed: Blended | None) -> None:
+    """Leave `embeddings.npz`, and `predicted.npz` beside it where a prior is blended in."""
+    if mixed is None:
+        save_vectors(folder / "embeddings.npz", predicted)
+        (folder / "predicted.npz").unlink(missing_ok=True)
+        return
+    # What sound alone predicts goes first: while it is there, evaluation reads nothing else.
+    save_vectors(folder / "predicted.npz", predicted)
+    save_vectors(folder / "embeddings.npz", mixed.vectors)
 
 
 def save_stage(
@@ -156,17 +207,18 @@ def save_stage(
     metrics: Mapping[str, float],
     settings: Mapping[str, Any],
     inputs: Mapping[str, str],
+    *,
+    mixed: Blended | None = None,
     users: np.ndarray | None = None,
 ) -> None:
-    """Leave a stage's artefacts, with the listeners that it learned, if any, as `users.npz`. Its
-    manifest goes first and comes back last, so that a stage interrupted here is seen as missing,
-    never as whole."""
+    """Leave a stage's artefacts: `vectors` as predicted and with their prior, if any, and the
+    listeners that it learned, if any, as `users.npz`. Its manifest goes first and comes back last,
+    so that a stage interrupted here is seen as missing, never as whole."""
     run = Path(cfg.run)
     folder = run / stage
     (run / MANIFESTS[stage]).unlink(missing_ok=True)
     save_encoder(folder / "encoder.pt", encoder)
-    save_vectors(folder / "embeddings.npz", vectors)
-    (folder / "predicted.npz").unlink(missing_ok=True)  # of an earlier encoder
+    save_stage_vectors(folder, vectors, mixed)
     write_json(folder / "metrics.json", metrics)
     names = ["encoder.pt", "embeddings.npz"]
     if users is None:
@@ -176,7 +228,8 @@ def save_stage(
         write_arrays(folder / "users.npz", user_ids=user_ids, user_factors=users)
         names.append("users.npz")
     outputs = {name: file_hash(folder / name) for name in names}
-    write_manifest(run, stage, settings, inputs, outputs=outputs)
+    more = {"outputs": outputs} if mixed is None else {"outputs": outputs, "prior": mixed.said}
+    write_manifest(run, stage, settings, inputs, **more)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     say(f"{stage}: {numbers}; {len(vectors.track_ids)} vectors -> {folder}")
     if not cfg.holdout:

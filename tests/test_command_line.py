@@ -153,9 +153,9 @@ def test_a_prior_is_blended_into_new_tracks_and_taken_out_again(home, tmp_path):
     shutil.copytree(home / "made", tmp_path / "run")
     shared = {"corpus": "corpus", "run": tmp_path / "run", "cwd": home}
     stage = tmp_path / "run/rank"
-    plain = (stage / "embeddings.npz").read_bytes()
+    as_trained = (stage / "embeddings.npz").read_bytes()
 
-    succeeded(task("embed", "prior=artist", "prior_weight=0.5", **shared))
+    succeeded(task("embed", "prior_weight=0.5", **shared))
     with np.load(stage / "embeddings.npz") as file:
         blended = file["vectors"]
     predicted = predicted_vectors(stage).vectors
@@ -172,13 +172,16 @@ def test_a_prior_is_blended_into_new_tracks_and_taken_out_again(home, tmp_path):
     assert f"prior=album, weight {prior['weight']}" in result.stderr
     np.testing.assert_array_equal(predicted_vectors(stage).vectors, predicted)
 
-    succeeded(task("embed", **shared))
-    assert (stage / "embeddings.npz").read_bytes() == plain
+    succeeded(task("embed", "prior=none", **shared))
+    np.testing.assert_array_equal(predicted_vectors(stage).vectors, predicted)
     assert not (stage / "predicted.npz").exists()
     assert "prior" not in json.loads((stage / "manifest.json").read_text())
 
+    succeeded(task("embed", **shared))
+    assert (stage / "embeddings.npz").read_bytes() == as_trained
+
     succeeded(task("factorize", "factors.size=4", "factors.options.regularization=2", **shared))
-    refused(task("embed", "prior=artist", **shared), "two spaces", "python -m tasks.rank")
+    refused(task("embed", **shared), "two spaces", "python -m tasks.rank", "prior=none")
 
 
 def test_without_validation_a_prior_needs_its_weight(home, tmp_path):
@@ -188,14 +191,21 @@ def test_without_validation_a_prior_needs_its_weight(home, tmp_path):
     manifest["settings"]["holdout"] = False
     path.write_text(json.dumps(manifest))
     shared = {"corpus": "corpus", "run": tmp_path / "run", "cwd": home}
-    refused(task("embed", "prior=artist", **shared), "cannot be learned", "prior_weight=")
+    result = succeeded(task("embed", **shared))
+    assert "no weight can be learned" in result.stderr
+    assert not (tmp_path / "run/rank/predicted.npz").exists()
+    succeeded(task("embed", "prior_weight=0.3", **shared))
+    assert (tmp_path / "run/rank/predicted.npz").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "messages"),
     [
         (["prior=artists"], ["prior=artists", "artist, album or none"]),
-        (["prior_weight=.5"], ["prior_weight=0.5", "prior=artist or album is missing"]),
+        (
+            ["prior=none", "prior_weight=.5"],
+            ["prior_weight=0.5", "prior=artist or album is missing"],
+        ),
         (["prior=artist", "prior_weight=2"], ["prior_weight=2", "a number from 0 to 1"]),
         (["prior=artist", "prior_weight=much"], ["prior_weight=much", "a number from 0 to 1"]),
     ],
@@ -225,7 +235,6 @@ def test_a_layers_activations_stand_beside_the_vectors(home, tmp_path):
         assert file["track_ids"].tolist() == [f"t{row}" for row in range(14)]
         assert file["activations"].shape == (14, 16)
     refused(task("embed", "layer=dense3", **shared), "layer=dense3", "convolution1, convolution2")
-    refused(task("embed", "layer=dense1", "prior=artist", **shared), "expected prior=none")
     refused(task("embed", "layer=dense1", "excerpts=3", **shared), "excerpts=1")
 
 

@@ -50,8 +50,8 @@ def train_all(folder, run):
 def trained(run):
     names = ["factors.npz", "factors.json"]
     for stage in ("regress", "rank"):
-        names += [f"{stage}/{file}" for file in ("encoder.pt", "embeddings.npz", "manifest.json",
-                                                 "metrics.json")]  # fmt: skip
+        names += [f"{stage}/{file}" for file in ("encoder.pt", "predicted.npz", "embeddings.npz",
+                                                 "manifest.json", "metrics.json")]  # fmt: skip
     return {name: (run / name).read_bytes() for name in names}
 
 
@@ -88,7 +88,7 @@ def test_no_held_out_play_or_vote_reaches_a_training_artefact(made, tmp_path):
     write_corpus(tmp_path / "corpus", plays=plays, thumbs=thumbs)
     train_all(tmp_path / "corpus", tmp_path / "run")
     expected = trained(made / "run")
-    assert len(expected) == 10
+    assert len(expected) == 12
     for name, content in trained(tmp_path / "run").items():
         assert content == expected[name], name
 
@@ -201,7 +201,7 @@ def test_stage_1_comes_back_where_stage_2_does_not_help(made, tmp_path, capsys, 
     exported, stage_1 = (load_encoder(run / s / "encoder.pt").network for s in ("rank", "regress"))
     for name, value in stage_1.state_dict().items():
         assert torch.equal(value, exported.state_dict()[name])
-    vectors = [(run / s / "embeddings.npz").read_bytes() for s in ("rank", "regress")]
+    vectors = [(run / s / "predicted.npz").read_bytes() for s in ("rank", "regress")]
     assert vectors[0] == vectors[1]
 
 
