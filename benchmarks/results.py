@@ -11,10 +11,11 @@ import io
 import multiprocessing
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ import torch
 from omegaconf import OmegaConf
 
 from benchmarks.worlds import mean_table, world_folder
-from cbmr.corpus import rows_of
+from cbmr.corpus import Corpus, rows_of
 from cbmr.evaluation import Row, Table, aligned, ask, compare, make_rows
-from cbmr.factors import load_factors
+from cbmr.evaluation.baselines import word_vectors
+from cbmr.evaluation.held_out import held_out
+from cbmr.factors import Factors, load_factors
 from cbmr.files import read_json, write_json
+from cbmr.priors import training_targets
 from cbmr.sources.tables import read_corpus
-from cbmr.spectrograms import SpectrogramStore
+from cbmr.spectrograms import SpectrogramStore, Store
 from tasks import factorize, pretrain, regress, scan
 from tasks.command import CONF, check_settings
 from tasks.evaluate import SIMULATED
@@ -42,7 +46,6 @@ BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 METRICS = ("AUC", "mAP@500")
 BASELINES = ("random", "popularity", "artist mean", "artist mean + ridge", "MFCC words, linear",
              "MFCC words, MLP", "ridge", "ridge + prior")  # fmt: skip
-DEFAULT = "default"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/worlds")
     shared: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(HERE / "results.yaml"))
     variants = [_variant(path) for path in sorted((HERE / "rows").glob("*.yaml"))]
-    variants.sort(key=lambda variant: variant.key != DEFAULT)
+    variants.sort(key=lambda variant: variant.key != shared["default"])
     worlds, trials = range(shared["worlds"]), range(len(shared["trials"]))
     with hydra.initialize_config_dir(CONF, version_base=None):
         corpora = [world_folder(folder, world) for world in worlds]
@@ -98,14 +101,15 @@ def main() -> None:
     for v in variants:
         best = max(trials, key=lambda trial, key=v.key: on_validation(key, trial))
         chosen[v.name] = [trained[v.key, best, world] for world in worlds]
+    runs = [{name: of[world].run for name, of in chosen.items()} for world in worlds]
     with hydra.initialize_config_dir(CONF, version_base=None):
+        heard = [_words(corpora[world], runs[world], shared["words"]) for world in worlds]
+        words = {
+            row: max(of, key=lambda number, row=row: np.mean([w[row][number] for w in heard]))
+            for row, of in heard[0].items()
+        }
         tables = [
-            _evaluate(
-                world,
-                corpora[world],
-                {name: of[world].run for name, of in chosen.items()},
-                bootstraps=shared["bootstraps"],
-            )
+            _evaluate(world, corpora[world], runs[world], words, bootstraps=shared["bootstraps"])
             for world in worlds
         ]
     text = "\n".join(_markdown(mean_table(tables), chosen, shared))
@@ -149,9 +153,11 @@ def _train(
     afresh, began = not (run / "regress").exists(), time.process_time()
     with hydra.initialize_config_dir(CONF, version_base=None), redirect_stderr(io.StringIO()):
         _task(factorize, [*where, *shared["factorize"], *variant.factorize])
-        overrides = [*shared["regress"], *variant.regress, *shared["trials"][trial]]
+        overrides = [
+            *shared["encoder"], *shared["regress"], *variant.regress, *shared["trials"][trial]
+        ]  # fmt: skip
         if variant.pretrain is not None:
-            _task(pretrain, [*where, *shared["regress"], *variant.pretrain])
+            _task(pretrain, [*where, *shared["encoder"], *variant.pretrain])
             overrides.append(f"encoder_file='{run / 'pretrain' / 'encoder.pt'}'")
         settings = _task(regress, [*where, *overrides])
     if afresh:
@@ -176,21 +182,58 @@ def _task(task: Any, overrides: Sequence[str]) -> Any:
 # --- evaluation ---------------------------------------------------------------------------------
 
 
+def _words(
+    corpus_folder: Path, runs: Mapping[str, Path], trials: Sequence[int]
+) -> dict[str, dict[int, float]]:
+    """Validation AUC of each MFCC row on one world, by its number of words."""
+    corpus, factors, store = _learned_from(corpus_folder, next(iter(runs.values())))
+    valid, by_row = held_out(corpus, factors, store), defaultdict(dict)
+    for words in trials:
+        for name, vectors in _word_vectors(corpus, factors, store, words).items():
+            in_store = vectors[corpus.track_rows(store.track_ids[valid.rows])]
+            by_row[name][words] = valid.measure(in_store)["listening_auc"]
+    return by_row
+
+
+def _word_vectors(
+    corpus: Corpus, factors: Factors, store: Store, words: int
+) -> dict[str, np.ndarray]:
+    train, targets = training_targets(corpus, factors)
+    hidden = hydra.compose("evaluate").hidden
+    return word_vectors(
+        corpus, store, train, targets, words=words, hidden=hidden, rng_seed=0, report=say
+    )
+
+
+def _learned_from(corpus_folder: Path, run: Path) -> tuple[Corpus, Factors, Store]:
+    corpus = read_corpus(corpus_folder, needs=["plays", "thumbs"])
+    store = SpectrogramStore(next(run.glob("spectrograms/*2048*")))
+    return corpus, load_factors(run / "factors.npz"), store
+
+
 def _evaluate(
-    world: int, corpus_folder: Path, runs: Mapping[str, Path], *, bootstraps: int
+    world: int,
+    corpus_folder: Path,
+    runs: Mapping[str, Path],
+    words: Mapping[str, int],
+    *,
+    bootstraps: int,
 ) -> Table:
     """Baselines and variants on one world. All are heard by the same listeners, each through the
-    factors that its own run has for them."""
-    corpus = read_corpus(corpus_folder, needs=["plays", "thumbs"])
+    factors that its own run has for them; `words` is how many each MFCC row has."""
     (default, first), *others = runs.items()
-    factors = load_factors(first / "factors.npz")
-    store = SpectrogramStore(next(first.glob("spectrograms/*2048*")))
+    corpus, factors, store = _learned_from(corpus_folder, first)
     readable = rows_of(store.track_ids, corpus.track_ids) >= 0
     question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
     stages = {default: predicted_vectors(first / "regress")}
-    evaluate = hydra.compose("evaluate")
-    baselines = {"words": evaluate.words, "hidden": evaluate.hidden}
+    few = min(words.values())
+    baselines = {"words": few, "hidden": hydra.compose("evaluate").hidden}
     rows = make_rows(corpus, store, factors, question, stages, {}, **baselines, rng_seed=0)
+    for name, number in words.items():
+        if number != few:
+            place = [row.name for row in rows].index(name)
+            other = _word_vectors(corpus, factors, store, number)[name]
+            rows[place] = replace(rows[place], vectors=other)
     asked = corpus.user_ids[question.users]
     for name, run in others:
         heard_by = with_users(load_factors(run / "factors.npz"), run / "regress" / "users.npz")
@@ -210,13 +253,15 @@ def _markdown(
         f"{SIMULATED} The mean over {shared['worlds']} worlds, a training each, on test tracks. "
         "Beside each value is its difference to the default with the paired 95 % interval of "
         f"{shared['bootstraps']} bootstrap draws over listeners and artists. Networks by "
-        f"`{' '.join(shared['regress'])}`. Each row had the same {len(shared['trials'])} trials "
+        f"`{' '.join(shared['encoder'])}`. Each row had the same {len(shared['trials'])} trials "
         f"({trials}), the better one chosen on validation tracks; a ridge's strength is chosen "
-        "among 25 by leave-one-out. Clips are training clips in a second of one core, the fitting "
+        "among 25 by leave-one-out, the number of words of MFCC between "
+        f"{' and '.join(map(str, shared['words']))} on validation, whose listening AUC "
+        "is the last column but two. Clips are training clips in a second of one core, the fitting "
         "of the factors and pretraining included.",
         "",
-        f"| row | {' | '.join(heads)} | parameters | clips/s a core |",
-        f"|---|{'---|' * (len(heads) + 2)}",
+        f"| row | {' | '.join(heads)} | validation: AUC | parameters | clips/s a core |",
+        f"|---|{'---|' * (len(heads) + 3)}",
     ]
     known = [row for row in table.rows if row.startswith(("ceiling", "oracle"))]
     for row in (*BASELINES, default, f"{default} + prior", *others, *known):
@@ -228,10 +273,11 @@ def _markdown(
                     difference = table.difference(row, default, column, metric)
                     cell += " ({:+.3f} [{:+.3f}, {:+.3f}])".format(*difference)
                 cells.append(cell)
-        costs = ["", ""]
+        costs = ["", "", ""]
         if row in chosen:
             rate = np.nanmedian([trained.clips_a_cpu_second for trained in chosen[row]])
-            costs = [f"{chosen[row][0].parameters:,}", f"{rate:.0f}"]
+            valid = np.mean([trained.valid_auc for trained in chosen[row]])
+            costs = [f"{valid:.3f}", f"{chosen[row][0].parameters:,}", f"{rate:.0f}"]
         lines.append(f"| {row} | {' | '.join([*cells, *costs])} |")
     return lines
 
