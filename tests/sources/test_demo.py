@@ -35,7 +35,12 @@ WIDE: dict[str, Any] = {
     "rng_seed": 3,
     "workers": 1,
 }
-TABLES = ("tracks", "plays", "thumbs", "exposures")
+GOLDEN = {
+    "tracks": "eb8062043f676244",
+    "plays": "f9b5714d5c2964ad",
+    "thumbs": "955e45536bb8d14b",
+    "exposures": "eae86c43007cbf5a",
+}
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -70,6 +75,18 @@ def test_same_seed_gives_the_same_bytes_with_any_number_of_workers(
     same, other = digests(tiny), digests(tmp_path / "other")
     shared = [name for name in same if other.get(name) == same[name]]
     assert shared == []
+
+
+def test_the_default_rules_still_draw_the_tables_they_drew(tiny: Path) -> None:
+    """Figures in documents and runs of earlier days rest on these worlds. The digests are those of
+    the code before stations could censor; propensities may differ in their last digit from machine
+    to machine, so a rule is held for them instead, below."""
+    found = {}
+    for name in GOLDEN:
+        table = pl.read_parquet(tiny / f"{name}.parquet")
+        text = table.select(pl.exclude("propensity")).write_csv()
+        found[name] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert found == GOLDEN
 
 
 def test_files_decode_to_the_stated_duration_and_carry_their_tags(tiny: Path) -> None:
