@@ -211,13 +211,47 @@ def test_what_was_voted_down_never_comes_back_to_its_station(wide: Path) -> None
 
 def test_votes_are_recorded_wrongly_at_the_known_rate(wide: Path, tmp_path: Path) -> None:
     # The same world without wrong records differs by these alone.
-    make_demo(tmp_path, **WIDE, flip_rate=0.0)
+    make_demo(tmp_path, **WIDE, flip_rate=0.0, audio_of=wide)
     recorded = pl.read_parquet(wide / "thumbs.parquet")["thumb"].to_numpy()
     meant = pl.read_parquet(tmp_path / "thumbs.parquet")["thumb"].to_numpy()
     assert len(recorded) == len(meant) > 6000
     error = (0.1 * 0.9 / len(meant)) ** 0.5
     assert np.mean(recorded != meant) == pytest.approx(0.10, abs=4 * error)
     assert np.load(wide / "truth.npz")["flip_rate"] == pytest.approx(0.10)
+
+
+def test_another_radio_has_the_same_tracks_and_plays_and_renders_nothing(
+    wide: Path, tmp_path: Path
+) -> None:
+    calls: list[tuple[int, int]] = []
+    make_demo(
+        tmp_path, **WIDE, radio_popularity=2.0, flip_rate=0.4, audio_of=wide,
+        progress=lambda *call: calls.append(call),
+    )  # fmt: skip
+    assert calls == []
+    first, other = digests(wide), digests(tmp_path)
+    same = {name for name in first if other.get(name) == first[name]}
+    assert {name for name in same if "/" not in name} == {"tracks.parquet", "plays.parquet"}
+    truth, of_other = np.load(wide / "truth.npz"), np.load(tmp_path / "truth.npz")
+    for name in set(truth.files) - {"similarity_centre", "flip_rate"}:
+        assert (truth[name] == of_other[name]).all()
+    for path in pl.read_parquet(tmp_path / "tracks.parquet")["path"]:
+        assert (tmp_path / path).samefile(wide / path)
+
+    # A world of its own settings by any road: the plain call finds it whole.
+    make_demo(tmp_path, **WIDE, radio_popularity=2.0, flip_rate=0.4)
+    assert digests(tmp_path) == other
+
+
+def test_audio_of_other_music_or_of_an_unfinished_world_is_refused(
+    wide: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "world"
+    with pytest.raises(ValueError, match="same music, but there rng_seed is 3, here 4"):
+        make_demo(folder, **WIDE | {"rng_seed": 4}, audio_of=wide)
+    with pytest.raises(ValueError, match="complete demo world"):
+        make_demo(folder, **WIDE, audio_of=tmp_path)
+    assert not folder.exists()
 
 
 def test_killed_making_goes_on_to_the_same_world(tiny: Path, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ first, then the audio, then the tables, `tracks.parquet` last: a folder with `tr
 complete, one without can be gone on with. No file ever stands half-written under its own name; a
 `.partial` file is the rest of an interrupted making and is written anew.
 
-Files: `audio/*/*/*.mp3` mono with tags, and what `tables.py` says of the others.
+Files: `audio/*/*/*.mp3` mono with tags, where `audio` may be a link into another world; what
+`tables.py` says of the others.
 """
 
 import multiprocessing
@@ -30,6 +31,7 @@ from cbmr.sources.demo.world import draw_plays, draw_taste
 __all__ = ["make_demo"]
 
 FORMAT = 1
+OF_AUDIO = ("format", "rng_seed", "tracks", "artists", "styles", "duration_s")
 OWN_NAMES = {
     "settings.json",
     "audio",
@@ -65,6 +67,7 @@ def make_demo(
     kindness: float = 0.5,
     kindness_spread: float = 0.5,
     flip_rate: float = 0.10,
+    audio_of: Path | None = None,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -75,19 +78,29 @@ def make_demo(
     this process does) and change nothing in what comes out; `progress(done, total)` is called
     after each track. A folder that already holds this world is left as it is.
 
-    Raises InputError for impossible settings, and for a folder that holds anything but this world.
+    `audio_of` is the folder of a complete world of the same music (`OF_AUDIO`): its audio is linked
+    instead of rendered again, and in seconds the same tracks have other listeners or radio. A
+    stage whose settings and stages before are the same draws the same: with another radio alone,
+    tracks and plays stay the same to the byte.
+
+    Raises InputError for impossible settings, for a folder that holds anything but this world, and
+    for an `audio_of` that is incomplete or of other music.
     """
     settings = {
         name: value
         for name, value in locals().items()
-        if name not in ("folder", "workers", "progress")
+        if name not in ("folder", "audio_of", "workers", "progress")
     }
     settings = {"format": FORMAT, **settings}
     _check_settings(settings, workers)
+    if audio_of is not None:
+        _check_audio(audio_of, settings)
     if not _open_folder(folder, settings):
         return
 
     catalogue = make_catalogue(_rng(rng_seed, 0), tracks, artists, styles)
+    if audio_of is not None and not (folder / "audio").exists():
+        (folder / "audio").symlink_to((audio_of / "audio").resolve(), target_is_directory=True)
     _make_audio(folder, catalogue, duration_s, workers, progress)
 
     taste = draw_taste(
@@ -135,6 +148,21 @@ def _check_settings(settings: dict[str, Any], workers: int) -> None:
     require(0 <= settings["flip_rate"] < 0.5, "a share from 0 up to 0.5", "flip_rate",
             "is it in per cent?")  # fmt: skip
     require(workers >= 1, "1 worker or more", "workers", "this process alone is one worker")
+
+
+def _check_audio(world: Path, settings: dict[str, Any]) -> None:
+    if not (world / "tracks.parquet").exists() or not (world / "settings.json").exists():
+        raise InputError(
+            f"make_demo expects audio_of={world} to be a complete demo world, but it lacks "
+            "tracks.parquet or settings.json: make that world first"
+        )
+    found = read_json(world / "settings.json")
+    for name in OF_AUDIO:
+        if found.get(name) != settings[name]:
+            raise InputError(
+                f"make_demo expects audio_of={world} to be of the same music, but there {name} is "
+                f"{found.get(name)}, here {settings[name]}: take both from one, or render anew"
+            )
 
 
 def _open_folder(folder: Path, settings: dict[str, Any]) -> bool:
