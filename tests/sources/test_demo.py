@@ -209,6 +209,16 @@ def test_what_was_voted_down_never_comes_back_to_its_station(wide: Path) -> None
     )
 
 
+def test_more_votes_than_one_round_gives_come_from_new_stations(wide: Path, tmp_path: Path) -> None:
+    """400 listeners open 3 stations each on average: one round gives fewer than 1,300."""
+    make_demo(tmp_path, **WIDE | {"votes": 20_000}, audio_of=wide)
+    thumbs = pl.read_parquet(tmp_path / "thumbs.parquet")
+    stations = thumbs.select("user_id", "seed_id", "station_id").unique()
+    assert 20_000 <= len(thumbs) <= 20_000 + 5 * 60
+    assert len(stations) > 1300
+    assert stations.select("user_id", "seed_id").is_duplicated().sum() == 0
+
+
 def test_votes_are_recorded_wrongly_at_the_known_rate(wide: Path, tmp_path: Path) -> None:
     # The same world without wrong records differs by these alone.
     make_demo(tmp_path, **WIDE, flip_rate=0.0, audio_of=wide)

@@ -46,6 +46,8 @@ def draw_radio(
 ) -> Radio:
     """Stations of 5 to 60 votes, listener after listener, until there are about `votes` votes.
 
+    A listener opens 1 to 5 stations on seeds of his own. Where all have had their turn and votes
+    are still wanted, there is another round, on other seeds, until nobody has one left.
     A station chooses its next track with probability proportional to
     exp(radio_sharpness * cos(radio_taste[seed], radio_taste[track])) * popularity**radio_popularity
     among the tracks it has not played yet, the seed excepted. It repeats nothing: a down bans the
@@ -73,13 +75,17 @@ def draw_radio(
 
     rows: list[tuple[Integers, ...]] = []
     propensities: list[Floats] = []
+    opened = np.zeros((listeners, tracks), bool)
     station = recorded = 0
-    for listener in rng.permutation(listeners):
-        if recorded >= votes:
-            break
+    turns: list[int] = []
+    while recorded < votes and not opened.all():
+        turns = turns or rng.permutation(listeners).tolist()
+        listener = turns.pop(0)
         gumbel = rng.gumbel(size=tracks)
         seeds = np.argsort(-(seed_logits + affinity[listener] + gumbel))
-        for seed in seeds[: station_counts[listener]]:
+        seeds = seeds[~opened[listener, seeds]][: station_counts[listener]]
+        opened[listener, seeds] = True
+        for seed in seeds:
             logits = radio_sharpness * radio_taste @ radio_taste[seed]
             logits = logits + radio_popularity * log_popularity
             logits[seed] = -np.inf
