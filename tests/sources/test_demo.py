@@ -65,6 +65,13 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def censored(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("censored")
+    make_demo(folder, **WIDE, radio_censoring=2.0, audio_of=wide)
+    return folder
+
+
 def test_same_seed_gives_the_same_bytes_with_any_number_of_workers(
     tiny: Path, tmp_path: Path
 ) -> None:
@@ -150,27 +157,77 @@ def test_listeners_play_what_the_truth_says_they_like(wide: Path) -> None:
     assert liked > 0.5 * affinity.std()
 
 
-def test_propensities_are_those_of_the_documented_rule(wide: Path) -> None:
-    truth = np.load(wide / "truth.npz")
-    settings = json.loads((wide / "settings.json").read_text())
-    exposures = pl.read_parquet(wide / "exposures.parquet")
+def played_with_votes(folder: Path) -> pl.DataFrame:
+    """Everything that was played, in order, with its thumb: 0 where there is no vote."""
+    exposures = pl.read_parquet(folder / "exposures.parquet")
+    thumbs = pl.read_parquet(folder / "thumbs.parquet").select("station_id", "track_id", "thumb")
+    joined = exposures.join(thumbs, on=["station_id", "track_id"], how="left")
+    return joined.with_columns(pl.col("thumb").fill_null(0)).sort("station_id", "position")
+
+
+@pytest.mark.parametrize("world", ["wide", "censored"])
+def test_propensities_are_those_of_the_documented_rule(
+    world: str, request: pytest.FixtureRequest
+) -> None:
+    """A plain loop over what the first stations played: every propensity is the weight of the track
+    over the weights left, and the three tracks of most weight are drawn as often as they say. Their
+    number among the draws is a sum of independent surprises, so 4 standard errors bound it."""
+    folder = request.getfixturevalue(world)
+    truth = np.load(folder / "truth.npz")
+    settings = json.loads((folder / "settings.json").read_text())
+    radio_taste = truth["radio_taste"].astype(float)
     column = {track: number for number, track in enumerate(truth["track_ids"].tolist())}
-    for station in exposures["station_id"].unique().sort()[:5]:
-        rows = exposures.filter(station_id=station).sort("position")
+    stations = played_with_votes(folder).partition_by("station_id")[:80]
+    surprise, variance = 0.0, 0.0
+    for rows in stations:
         assert rows["position"].to_list() == list(range(len(rows)))
         seed = column[rows["seed_id"][0]]
-        weight = {}
-        for track, number in column.items():
-            likeness = float(truth["radio_taste"][seed] @ truth["radio_taste"][number])
-            popularity = float(truth["popularity"][number])
-            weight[track] = (
-                np.exp(settings["radio_sharpness"] * likeness)
-                * popularity ** settings["radio_popularity"]
-            )
-        del weight[rows["seed_id"][0]]
-        for track, propensity in rows.select("track_id", "propensity").iter_rows():
-            assert propensity == pytest.approx(weight[track] / sum(weight.values()), rel=1e-4)
-            del weight[track]
+        weight = np.exp(settings["radio_sharpness"] * radio_taste @ radio_taste[seed])
+        weight *= truth["popularity"] ** settings["radio_popularity"]
+        weight[seed] = 0
+        for track, propensity, thumb in rows.select("track_id", "propensity", "thumb").iter_rows():
+            chosen = column[track]
+            share = weight / weight.sum()
+            assert propensity == pytest.approx(share[chosen], rel=1e-4)
+            first = np.argsort(-share)[:3]
+            surprise += (chosen in first) - share[first].sum()
+            variance += share[first].sum() * (1 - share[first].sum())
+            weight[chosen] = 0
+            if thumb == -1:
+                for other in range(len(weight)):
+                    likeness = max(0.0, float(radio_taste[chosen] @ radio_taste[other]))
+                    weight[other] *= np.exp(-settings.get("radio_censoring", 0.0) * likeness)
+    assert variance > 100
+    assert abs(surprise) < 4 * variance**0.5
+
+
+def test_censoring_turns_the_same_stations_away_from_what_is_like_a_down(
+    wide: Path, censored: Path
+) -> None:
+    """Among the first ten tracks, while there is much to choose from; half are played at last."""
+    near = {}
+    for folder in (wide, censored):
+        truth = np.load(folder / "truth.npz")
+        taste = dict(zip(truth["track_ids"].tolist(), truth["radio_taste"], strict=True))
+        likeness = []
+        first = played_with_votes(folder).filter(pl.col("position") < 10)
+        for rows in first.partition_by("station_id"):
+            downs: list[np.ndarray] = []
+            for track, thumb in rows.select("track_id", "thumb").iter_rows():
+                if downs:
+                    likeness.append(max(float(taste[track] @ down) for down in downs))
+                if thumb == -1:
+                    downs.append(taste[track])
+        near[folder] = np.mean(np.array(likeness) > 0.5)
+    assert near[censored] < 0.75 * near[wide]
+
+    same = ["user_id", "seed_id", "station_id", "position", "time"]
+    plain, other = (played_with_votes(folder) for folder in (wide, censored))
+    assert plain.select(same).equals(other.select(same))
+    assert (plain["thumb"] != 0).equals(other["thumb"] != 0)
+    assert not plain["track_id"].equals(other["track_id"])
+    for name in ("tracks.parquet", "plays.parquet"):
+        assert (wide / name).read_bytes() == (censored / name).read_bytes()
 
 
 def test_a_station_takes_its_most_probable_track_as_often_as_it_says(wide: Path) -> None:
@@ -312,7 +369,14 @@ def test_complete_world_is_left_alone_and_other_folders_are_refused(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("artists", 3), ("tracks", 9), ("styles", 5), ("duration_s", 0.5), ("flip_rate", 10.0)],
+    [
+        ("artists", 3),
+        ("tracks", 9),
+        ("styles", 5),
+        ("duration_s", 0.5),
+        ("flip_rate", 10.0),
+        ("radio_censoring", -1.0),
+    ],
 )
 def test_impossible_settings_are_refused_by_name(name: str, value: float, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=name):

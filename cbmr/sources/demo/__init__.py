@@ -31,6 +31,9 @@ from cbmr.sources.demo.world import draw_plays, draw_taste
 __all__ = ["make_demo"]
 
 FORMAT = 1
+# Settings younger than the format, with the value at which they change nothing. At it they are not
+# written, so that a world from before them is still found whole.
+LATER = {"radio_censoring": 0.0}
 OF_AUDIO = ("format", "rng_seed", "tracks", "artists", "styles", "duration_s")
 OWN_NAMES = {
     "settings.json",
@@ -62,6 +65,7 @@ def make_demo(
     radio_noise: float = 0.5,
     radio_sharpness: float = 2.0,
     radio_popularity: float = 0.5,
+    radio_censoring: float = 0.0,
     similarity_scale: float = 5.5,
     affinity_scale: float = 0.3,
     kindness: float = 0.5,
@@ -91,8 +95,9 @@ def make_demo(
         for name, value in locals().items()
         if name not in ("folder", "audio_of", "workers", "progress")
     }
-    settings = {"format": FORMAT, **settings}
     _check_settings(settings, workers)
+    settings = {"format": FORMAT, **settings}
+    settings = {key: value for key, value in settings.items() if LATER.get(key) != value}
     if audio_of is not None:
         _check_audio(audio_of, settings)
     if not _open_folder(folder, settings):
@@ -112,8 +117,9 @@ def make_demo(
     radio = draw_radio(
         _rng(rng_seed, 3), catalogue, taste, votes,
         radio_noise=radio_noise, radio_sharpness=radio_sharpness, radio_popularity=radio_popularity,
-        similarity_scale=similarity_scale, affinity_scale=affinity_scale, kindness=kindness,
-        kindness_spread=kindness_spread, flip_rate=flip_rate,
+        radio_censoring=radio_censoring, similarity_scale=similarity_scale,
+        affinity_scale=affinity_scale, kindness=kindness, kindness_spread=kindness_spread,
+        flip_rate=flip_rate,
     )  # fmt: skip
     write_tables(folder, catalogue, duration_s, taste, plays, radio, flip_rate)
 
@@ -147,6 +153,8 @@ def _check_settings(settings: dict[str, Any], workers: int) -> None:
     require(settings["duration_s"] >= 1, "1 second or more", "duration_s", "is it in minutes?")
     require(0 <= settings["flip_rate"] < 0.5, "a share from 0 up to 0.5", "flip_rate",
             "is it in per cent?")  # fmt: skip
+    for name in LATER:
+        require(settings[name] >= 0, "0 or more", name, "the world is without it at 0")
     require(workers >= 1, "1 worker or more", "workers", "this process alone is one worker")
 
 
@@ -180,11 +188,11 @@ def _open_folder(folder: Path, settings: dict[str, Any]) -> bool:
         )
     found = read_json(path)
     if found != settings:
-        other = [key for key in settings if found.get(key) != settings[key]]
+        other = [key for key in settings | found if found.get(key) != settings.get(key)]
         raise InputError(
             f"make_demo expects {folder} to be empty or made with the same settings, but it holds "
-            f"a world that differs in {', '.join(other) or 'settings unknown here'}: take another "
-            "folder, or delete this one if nothing in it is needed"
+            f"a world that differs in {', '.join(other)}: take another folder, or delete this one "
+            "if nothing in it is needed"
         )
     if "tracks.parquet" in names:
         return False

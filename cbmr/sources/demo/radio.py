@@ -4,7 +4,9 @@ Conventions: those of `world.py`; logits are natural logarithms of weights, -inf
 played.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +40,7 @@ def draw_radio(
     radio_noise: float,
     radio_sharpness: float,
     radio_popularity: float,
+    radio_censoring: float,
     similarity_scale: float,
     affinity_scale: float,
     kindness: float,
@@ -51,11 +54,15 @@ def draw_radio(
     A station chooses its next track with probability proportional to
     exp(radio_sharpness * cos(radio_taste[seed], radio_taste[track])) * popularity**radio_popularity
     among the tracks it has not played yet, the seed excepted. It repeats nothing: a down bans the
-    track there for good, and an up does not bring it back either. The listener votes on a track
-    with a probability of his own, and votes up with probability
+    track there for good, and an up does not bring it back either. After each down, as recorded, the
+    weight of every track falls there by the factor
+    exp(-radio_censoring * max(0, cos(radio_taste[down], radio_taste[track]))).
+
+    The listener votes on a track with a probability of his own, and votes up with probability
     sigmoid(similarity_scale * (cos(taste of seed, taste of track) - similarity_centre)
     + affinity_scale * affinity + kindness of the listener); the vote is recorded the wrong way
-    round with probability `flip_rate`.
+    round with probability `flip_rate`. `similarity_centre` is the mean similarity of what the
+    stations play without censoring, so that with it a vote still follows the same rule.
     """
     tracks, listeners = len(catalogue), len(taste.user_taste)
     affinity = taste.user_taste @ taste.track_taste.T
@@ -65,32 +72,91 @@ def draw_radio(
     radio_taste = radio_taste / np.linalg.norm(radio_taste, axis=1, keepdims=True)
     log_popularity = np.log(taste.popularity)
 
+    def station_logits(seed: int) -> Floats:
+        logits: Floats = radio_sharpness * radio_taste @ radio_taste[seed]
+        logits = logits + radio_popularity * log_popularity
+        logits[seed] = -np.inf
+        return logits
+
     kind = kindness + kindness_spread * rng.standard_normal(listeners)
-    vote_rate = rng.beta(2.0, 3.0, listeners)
-    station_counts = np.minimum(rng.integers(1, 6, listeners), tracks)
+    vote_rate = np.maximum(0.05, rng.beta(2.0, 3.0, listeners))
+    counts = np.minimum(rng.integers(1, 6, listeners), tracks)
     # New tracks are rarely the seed: people start a station from what they know.
     seed_logits = log_popularity + np.log(
         [1.0 if track.split == "train" else 0.25 for track in catalogue]
     )
+    listener, station, seed, track, position, propensity, voted, seconds = _draw_stations(
+        rng, votes, seed_logits + affinity, counts, vote_rate, station_logits
+    )
 
-    rows: list[tuple[Integers, ...]] = []
-    propensities: list[Floats] = []
+    centre = float(np.sum(unit[seed] * unit[track], axis=1).mean())
+    luck = rng.random(len(track))
+    flipped = rng.random(len(track)) < flip_rate
+
+    def vote(rows: Integers) -> Integers:
+        """What is recorded of the tracks of these rows, [rows]."""
+        similarity = np.sum(unit[seed[rows]] * unit[track[rows]], axis=1)
+        opinion = similarity_scale * (similarity - centre)
+        opinion += affinity_scale * affinity[listener[rows], track[rows]] + kind[listener[rows]]
+        up = luck[rows] < 1 / (1 + np.exp(-opinion))
+        thumb: Integers = np.where(up ^ flipped[rows], 1, -1) * voted[rows]
+        return thumb
+
+    every_row = np.arange(len(track))
+    if radio_censoring > 0:
+        # The same stations, as long and with votes in the same places, play other tracks.
+        for rows in np.split(every_row, np.flatnonzero(position == 0)[1:]):
+            logits = station_logits(seed[rows[0]])
+            for row in rows:
+                weight = np.exp(logits - logits.max())
+                probability = weight / weight.sum()
+                track[row] = chosen = rng.choice(tracks, p=probability)
+                propensity[row] = probability[chosen]
+                if vote(row[None])[0] < 0:
+                    likeness = radio_taste @ radio_taste[chosen]
+                    logits = logits - radio_censoring * np.maximum(likeness, 0)
+                logits[chosen] = -np.inf
+    return Radio(
+        listener=listener,
+        station=station,
+        seed=seed,
+        track=track,
+        position=position,
+        propensity=propensity,
+        thumb=vote(every_row),
+        seconds=seconds,
+        radio_taste=radio_taste,
+        kindness=kind,
+        similarity_centre=centre,
+    )
+
+
+def _draw_stations(
+    rng: np.random.Generator,
+    votes: int,
+    seed_logits: Floats,
+    counts: Integers,
+    vote_rate: Floats,
+    station_logits: Callable[[int], Floats],
+) -> tuple[Any, ...]:
+    """Columns [exposures]: listener, station, seed, track, position, propensity, whether there is a
+    vote (1 or 0), seconds; from the logits of a listener's seeds [listeners, tracks], the stations
+    opened in a turn and the share of tracks voted on, [listeners], and a station's logits by seed.
+    """
+    listeners, tracks = seed_logits.shape
+    rows: list[tuple[Integers | Floats, ...]] = []
     opened = np.zeros((listeners, tracks), bool)
     station = recorded = 0
     turns: list[int] = []
     while recorded < votes and not opened.all():
         turns = turns or rng.permutation(listeners).tolist()
         listener = turns.pop(0)
-        gumbel = rng.gumbel(size=tracks)
-        seeds = np.argsort(-(seed_logits + affinity[listener] + gumbel))
-        seeds = seeds[~opened[listener, seeds]][: station_counts[listener]]
+        seeds = np.argsort(-(seed_logits[listener] + rng.gumbel(size=tracks)))
+        seeds = seeds[~opened[listener, seeds]][: counts[listener]]
         opened[listener, seeds] = True
         for seed in seeds:
-            logits = radio_sharpness * radio_taste @ radio_taste[seed]
-            logits = logits + radio_popularity * log_popularity
-            logits[seed] = -np.inf
-            order, propensity = _choose(rng, logits)
-            voted = rng.random(len(order)) < max(0.05, vote_rate[listener])
+            order, propensity = _choose(rng, station_logits(seed))
+            voted = rng.random(len(order)) < vote_rate[listener]
             size = int(np.clip(rng.lognormal(2.4, 0.7), 5, 60))
             # The station ends with its last vote, or when nothing is left to play.
             ends = np.flatnonzero(voted)[size - 1 : size]
@@ -100,35 +166,11 @@ def draw_radio(
             same = np.ones(length, np.int64)
             rows.append(
                 (same * listener, same * station, same * seed, order[:length], position,
-                 voted[:length].astype(np.int64), seconds)
+                 propensity[:length], voted[:length].astype(np.int64), seconds)
             )  # fmt: skip
-            propensities.append(propensity[:length])
             recorded += int(voted[:length].sum())
             station += 1
-
-    listener_of, station_of, seed_of, track_of, position_of, voted_of, seconds_of = (
-        np.concatenate(column) for column in zip(*rows, strict=True)
-    )
-    similarity = np.sum(unit[seed_of] * unit[track_of], axis=1)
-    centre = float(similarity.mean())
-    opinion = similarity_scale * (similarity - centre)
-    opinion += affinity_scale * affinity[listener_of, track_of] + kind[listener_of]
-    up = rng.random(len(opinion)) < 1 / (1 + np.exp(-opinion))
-    flipped = rng.random(len(opinion)) < flip_rate
-    thumb = np.where(up ^ flipped, 1, -1) * voted_of
-    return Radio(
-        listener=listener_of,
-        station=station_of,
-        seed=seed_of,
-        track=track_of,
-        position=position_of,
-        propensity=np.concatenate(propensities),
-        thumb=thumb,
-        seconds=seconds_of,
-        radio_taste=radio_taste,
-        kindness=kind,
-        similarity_centre=centre,
-    )
+    return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
 
 def _choose(rng: np.random.Generator, logits: Floats) -> tuple[Integers, Floats]:
