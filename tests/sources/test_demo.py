@@ -230,6 +230,21 @@ def test_censoring_turns_the_same_stations_away_from_what_is_like_a_down(
         assert (wide / name).read_bytes() == (censored / name).read_bytes()
 
 
+def test_the_kindly_open_as_many_stations_as_the_lognormal_says(wide: Path, tmp_path: Path) -> None:
+    """Stations go with exp(spread * z): by the lognormal's Lorenz curve the tenth of listeners with
+    the highest z open Phi(spread - 1.28) of them, Phi(-0.28) = 0.39 for spread 1, 0.10 for none."""
+    make_demo(tmp_path, **WIDE, vote_spread=1.0, kindness_spread=1.5, audio_of=wide)
+    for folder, share in ((wide, 0.10), (tmp_path, 0.39)):
+        truth = np.load(folder / "truth.npz")
+        kindness = dict(zip(truth["user_ids"].tolist(), truth["kindness"].tolist(), strict=True))
+        thumbs = pl.read_parquet(folder / "thumbs.parquet")
+        kindly = pl.col("user_id").replace_strict(kindness) > np.quantile(truth["kindness"], 0.9)
+        of_kindly = thumbs.select("user_id", "station_id").unique().select(kindly).to_series()
+        assert of_kindly.mean() == pytest.approx(share, abs=0.09)
+    ups = {name: (rows["thumb"] == 1).mean() for (name,), rows in thumbs.group_by(kindly)}
+    assert ups[True] > ups[False] + 0.1
+
+
 def test_a_station_takes_its_most_probable_track_as_often_as_it_says(wide: Path) -> None:
     # Over first choices, those with a stated probability p must make up the share p.
     truth = np.load(wide / "truth.npz")
@@ -310,6 +325,14 @@ def test_another_radio_has_the_same_tracks_and_plays_and_renders_nothing(
     assert digests(tmp_path) == other
 
 
+def test_a_censoring_world_and_one_without_are_told_apart(wide: Path, censored: Path) -> None:
+    # The setting is written only where it is not 0.
+    with pytest.raises(ValueError, match="differs in radio_censoring:"):
+        make_demo(wide, **WIDE, radio_censoring=2.0)
+    with pytest.raises(ValueError, match="differs in radio_censoring:"):
+        make_demo(censored, **WIDE)
+
+
 def test_audio_of_other_music_or_of_an_unfinished_world_is_refused(
     wide: Path, tmp_path: Path
 ) -> None:
@@ -376,6 +399,7 @@ def test_complete_world_is_left_alone_and_other_folders_are_refused(
         ("duration_s", 0.5),
         ("flip_rate", 10.0),
         ("radio_censoring", -1.0),
+        ("vote_spread", -1.0),
     ],
 )
 def test_impossible_settings_are_refused_by_name(name: str, value: float, tmp_path: Path) -> None:

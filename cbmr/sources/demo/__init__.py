@@ -33,7 +33,7 @@ __all__ = ["make_demo"]
 FORMAT = 1
 # Settings younger than the format, with the value at which they change nothing. At it they are not
 # written, so that a world from before them is still found whole.
-LATER = {"radio_censoring": 0.0}
+LATER = {"radio_censoring": 0.0, "vote_spread": 0.0}
 OF_AUDIO = ("format", "rng_seed", "tracks", "artists", "styles", "duration_s")
 OWN_NAMES = {
     "settings.json",
@@ -70,6 +70,7 @@ def make_demo(
     affinity_scale: float = 0.3,
     kindness: float = 0.5,
     kindness_spread: float = 0.5,
+    vote_spread: float = 0.0,
     flip_rate: float = 0.10,
     audio_of: Path | None = None,
     workers: int = 2,
@@ -119,7 +120,7 @@ def make_demo(
         radio_noise=radio_noise, radio_sharpness=radio_sharpness, radio_popularity=radio_popularity,
         radio_censoring=radio_censoring, similarity_scale=similarity_scale,
         affinity_scale=affinity_scale, kindness=kindness, kindness_spread=kindness_spread,
-        flip_rate=flip_rate,
+        vote_spread=vote_spread, flip_rate=flip_rate,
     )  # fmt: skip
     write_tables(folder, catalogue, duration_s, taste, plays, radio, flip_rate)
 

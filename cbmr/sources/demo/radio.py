@@ -45,12 +45,16 @@ def draw_radio(
     affinity_scale: float,
     kindness: float,
     kindness_spread: float,
+    vote_spread: float,
     flip_rate: float,
 ) -> Radio:
     """Stations of 5 to 60 votes, listener after listener, until there are about `votes` votes.
 
-    A listener opens 1 to 5 stations on seeds of his own. Where all have had their turn and votes
-    are still wanted, there is another round, on other seeds, until nobody has one left.
+    A listener opens 1 to 5 stations on seeds of his own, times exp(vote_spread * z -
+    vote_spread**2 / 2), z being the standard score of his kindness: the kindly are the heavy
+    voters, the average stays. Where all have had their turn and votes are still wanted, there is
+    another round, on other seeds, until nobody has one left.
+
     A station chooses its next track with probability proportional to
     exp(radio_sharpness * cos(radio_taste[seed], radio_taste[track])) * popularity**radio_popularity
     among the tracks it has not played yet, the seed excepted. It repeats nothing: a down bans the
@@ -78,15 +82,17 @@ def draw_radio(
         logits[seed] = -np.inf
         return logits
 
-    kind = kindness + kindness_spread * rng.standard_normal(listeners)
+    score = rng.standard_normal(listeners)
+    kind = kindness + kindness_spread * score
     vote_rate = np.maximum(0.05, rng.beta(2.0, 3.0, listeners))
-    counts = np.minimum(rng.integers(1, 6, listeners), tracks)
+    eagerness = np.exp(vote_spread * score - vote_spread**2 / 2)
+    counts = np.rint(rng.integers(1, 6, listeners) * eagerness).astype(np.int64)
     # New tracks are rarely the seed: people start a station from what they know.
     seed_logits = log_popularity + np.log(
         [1.0 if track.split == "train" else 0.25 for track in catalogue]
     )
     listener, station, seed, track, position, propensity, voted, seconds = _draw_stations(
-        rng, votes, seed_logits + affinity, counts, vote_rate, station_logits
+        rng, votes, seed_logits + affinity, np.clip(counts, 1, tracks), vote_rate, station_logits
     )
 
     centre = float(np.sum(unit[seed] * unit[track], axis=1).mean())
