@@ -1,21 +1,26 @@
-"""CF models on simulated listening: `python -m benchmarks.factors`, Recall@20 and seconds.
+"""CF models on simulated listening: `python -m benchmarks.factors [CORPUS]`, Recall@20 and seconds.
 
 A simulation of the shape of the Last.fm-2k counts: 1,892 listeners, 17,632 artists, 92,834 counts,
 about 49 a listener, more than half of the artists with one listener, the largest with more than
 500. A tenth of the pairs is hidden, three times at random; every model ranks for each listener the
 artists that were not shown to it. The second column ranks by unit-norm item factors, which is what
 the encoder learns and all that `concat` has: it forgets how popular an artist is.
+
+CORPUS, a demo world's folder say, asks the same of its training plays.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 
-from cbmr.corpus import Plays
+from cbmr.corpus import Plays, training_plays
 from cbmr.factors import Factors, factorize, hidden_recall, hide, tune, unit_rows, vector_exp
+from cbmr.sources.tables import read_corpus
 
 LISTENERS, ARTISTS, COUNTS = 1_892, 17_632, 92_834
 DIMS, FADE = 16, 5.0
@@ -30,10 +35,14 @@ Fit = Callable[[Plays, int], Factors]
 
 def main() -> None:
     """Print a Markdown table: means over the splits, and the median seconds of a fit."""
-    plays, artist_ids, user_ids = simulate(rng_seed=0)
+    if sys.argv[1:]:
+        corpus = read_corpus(Path(sys.argv[1]), needs=["plays"])
+        plays, artist_ids, user_ids = training_plays(corpus), corpus.track_ids, corpus.user_ids
+    else:
+        plays, artist_ids, user_ids = simulate(rng_seed=0)
     listeners = np.bincount(plays.track)
-    print(f"simulated: {len(plays.user):,} counts, {(listeners == 1).sum():,} artists of one "
-          f"listener, largest {listeners.max()}")  # fmt: skip
+    print(f"{len(plays.user):,} counts, {(listeners == 1).sum():,} items of one listener, largest "
+          f"{listeners.max()}")  # fmt: skip
 
     def fit(model: str, **options: list[str]) -> Fit:
         return lambda shown, rng_seed: factorize(

@@ -41,7 +41,7 @@ def main() -> None:
     print("| layer | units | style: accuracy | tempo: R² | key: accuracy |\n|---|---|---|---|---|")
     _print("guessing", np.zeros((len(store), 1)), known, artists)
     _print("mel statistics", mel_statistics(store), known, artists)
-    encoders = {"untrained": _untrained(stages["stage 1"]), **stages}
+    encoders = {"untrained": untrained(stages["stage 1"]), **stages}
     for layer in stages["stage 1"].network.layers():
         for name, encoder in encoders.items():
             _print(f"{layer}, {name}", layer_activations(encoder, store, layer), known, artists)
@@ -61,7 +61,7 @@ def _truth(corpus: Path, store: SpectrogramStore) -> tuple[dict[str, np.ndarray]
     return known, np.unique(tracks["artist"].to_numpy()[row], return_inverse=True)[1]
 
 
-def _untrained(encoder: Encoder) -> Encoder:
+def untrained(encoder: Encoder) -> Encoder:
     """The same network and scaling with weights as training finds them, but for the last layer,
     which starts from nothing."""
     torch.manual_seed(0)

@@ -24,10 +24,26 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from benchmarks.probe import untrained
 from benchmarks.worlds import mean_table, world_folder
 from cbmr.corpus import Corpus, rows_of
-from cbmr.evaluation import Row, Table, aligned, ask, compare, make_rows
+from cbmr.embed import layer_activations
+from cbmr.encoder import load_encoder
+from cbmr.evaluation import (
+    FewPlays,
+    Row,
+    Table,
+    aligned,
+    ask,
+    compare,
+    few_plays,
+    make_rows,
+    ridge_vectors,
+)
 from cbmr.evaluation.baselines import word_vectors
+from cbmr.evaluation.few_plays import PAIRS as FEW_PAIRS
+from cbmr.evaluation.few_plays import REVEALED
+from cbmr.evaluation.few_plays import ROWS as FEW_ROWS
 from cbmr.evaluation.held_out import held_out
 from cbmr.factors import Factors, load_factors
 from cbmr.files import read_json, write_json
@@ -46,6 +62,8 @@ BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 METRICS = ("AUC", "mAP@500")
 BASELINES = ("random", "popularity", "artist mean", "artist mean + ridge", "MFCC words, linear",
              "MFCC words, MLP", "ridge", "ridge + prior")  # fmt: skip
+ARTICLE = "mse"
+"""The row that all others vary, and whose factors plays can be folded into."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +130,10 @@ def main() -> None:
             _evaluate(world, corpora[world], runs[world], words, bootstraps=shared["bootstraps"])
             for world in worlds
         ]
-    text = "\n".join(_markdown(mean_table(tables), chosen, shared))
+        article = next(v.name for v in variants if v.key == ARTICLE)
+        few = [_few_plays(corpora[world], runs[world][article]) for world in worlds]
+    lines = _markdown(mean_table(tables), chosen, shared) + _few_plays_markdown(few, article)
+    text = "\n".join(lines)
     before, _, rest = RESULTS.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     RESULTS.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
@@ -240,7 +261,41 @@ def _evaluate(
         vectors = predicted_vectors(run / "regress")
         users = heard_by.user_factors[rows_of(heard_by.user_ids, asked)]
         rows.append(Row(name, aligned(corpus, vectors), users))
+        if (run / "pretrain").exists():
+            rows += _feature_rows(corpus, factors, store, run, asked)
     return compare(rows, question, bootstraps=bootstraps, rng_seed=world)
+
+
+def _feature_rows(
+    corpus: Corpus, factors: Factors, store: Store, run: Path, asked: np.ndarray
+) -> list[Row]:
+    """How far pretraining goes by itself: a ridge regression on what its last convolution says,
+    pooled over time, and on what the same network says untrained."""
+    pretrained = load_encoder(run / "pretrain" / "encoder.pt")
+    train, targets = training_targets(corpus, factors)
+    users = factors.user_factors[rows_of(factors.user_ids, asked)]
+    encoders = {"pretrain's": pretrained, "an untrained network's": untrained(pretrained)}
+    return [
+        Row(
+            f"ridge on {whose} features",
+            ridge_vectors(
+                corpus, store, layer_activations(encoder, store, "pooled"), train, targets
+            ),
+            users,
+        )
+        for whose, encoder in encoders.items()
+    ]
+
+
+def _few_plays(corpus_folder: Path, run: Path) -> FewPlays:
+    corpus, factors, store = _learned_from(corpus_folder, run)
+    readable = rows_of(store.track_ids, corpus.track_ids) >= 0
+    question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
+    content = aligned(corpus, predicted_vectors(run / "regress"))
+    model = read_json(run / "factors.json")["options"]
+    few = few_plays(corpus, factors, content, question.users, split="test", model=model, rng_seed=0)
+    assert few is not None, "a demo world's held-out tracks have listeners enough"
+    return few
 
 
 def _markdown(
@@ -264,7 +319,8 @@ def _markdown(
         f"|---|{'---|' * (len(heads) + 3)}",
     ]
     known = [row for row in table.rows if row.startswith(("ceiling", "oracle"))]
-    for row in (*BASELINES, default, f"{default} + prior", *others, *known):
+    features = [row for row in table.rows if row.startswith("ridge on")]
+    for row in (*BASELINES, *features, default, f"{default} + prior", *others, *known):
         cells = []
         for column in table.columns:
             for metric in METRICS:
@@ -279,6 +335,34 @@ def _markdown(
             valid = np.mean([trained.valid_auc for trained in chosen[row]])
             costs = [f"{valid:.3f}", f"{chosen[row][0].parameters:,}", f"{rate:.0f}"]
         lines.append(f"| {row} | {' | '.join([*cells, *costs])} |")
+    return lines
+
+
+def _few_plays_markdown(worlds: Sequence[FewPlays], row: str) -> list[str]:
+    """The tracks of all worlds together."""
+    few = replace(worlds[0], auc=np.concatenate([world.auc for world in worlds], axis=2))
+    trusted = ", ".join(f"{world.k:g}" for world in worlds)
+    lines = [
+        "",
+        f"Tracks with few plays: {few.auc.shape[2]} test tracks, of whose listeners so many are "
+        "revealed; AUC over the others. CF is folded in from the revealed plays, content is what "
+        f"*{row}* predicts, and the blend weighs them by `n / (n + k)`, k = {trusted} by "
+        "validation in each world. Below, differences with 95 % intervals over tracks.",
+        "",
+        f"| | {' | '.join(f'{revealed} plays' for revealed in REVEALED)} |",
+        f"|---|{'---|' * len(REVEALED)}",
+    ]
+    for name in FEW_ROWS:
+        cells = (f"{few.at(name, revealed):.3f}" for revealed in REVEALED)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name, other in FEW_PAIRS:
+        cells = (
+            "{:+.3f} [{:+.3f}, {:+.3f}]".format(
+                *few.difference(name, other, revealed, bootstraps=1000, rng_seed=0)
+            )
+            for revealed in REVEALED
+        )
+        lines.append(f"| {name} - {other} | {' | '.join(cells)} |")
     return lines
 
 

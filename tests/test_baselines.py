@@ -10,6 +10,7 @@ from cbmr.corpus import make_corpus
 from cbmr.evaluation.baselines import (
     frame_features,
     learn_words,
+    mel_statistics,
     ridge_vectors,
     word_shares,
     word_vectors,
@@ -101,7 +102,8 @@ def test_all_baselines_learn_what_is_there_to_hear_and_repeat(made):
             corpus, store, train, targets[train], words=12, hidden=20, rng_seed=0, report=print
         )
 
-    rows = {"ridge": ridge_vectors(corpus, store, train, targets[train]), **words()}
+    by_mels = ridge_vectors(corpus, store, mel_statistics(store), train, targets[train])
+    rows = {"ridge": by_mels, **words()}
     assert list(rows) == ["ridge", "MFCC words, linear", "MFCC words, MLP"]
     for name, vectors in rows.items():
         assert vectors.shape == (60, 4)

@@ -42,13 +42,13 @@ def mel_statistics(store: Store) -> np.ndarray:
 
 
 def ridge_vectors(
-    corpus: Corpus, store: Store, train: np.ndarray, targets: np.ndarray
+    corpus: Corpus, store: Store, features: np.ndarray, train: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:
-    """Ridge regression from mel statistics to unit-norm factors, its strength by leave-one-out;
-    unit vectors `[tracks, factors]`, zeros where there is no audio."""
+    """Ridge regression from `features` `[tracks of the store, size]` to unit-norm factors, its
+    strength by leave-one-out; unit vectors `[tracks, factors]`, zeros where there is no audio."""
     at = rows_of(store.track_ids, corpus.track_ids)
     model = make_pipeline(StandardScaler(), RidgeCV(alphas=RIDGE_ALPHAS))
-    return _foretold(model, mel_statistics(store), at, train, targets)
+    return _foretold(model, features, at, train, targets)
 
 
 def word_vectors(

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from cbmr.corpus import Corpus, rows_of, training_plays
-from cbmr.evaluation.baselines import ridge_vectors, word_vectors
+from cbmr.evaluation.baselines import mel_statistics, ridge_vectors, word_vectors
 from cbmr.evaluation.held_out import held_out
 from cbmr.evaluation.question import Question
 from cbmr.factors import Factors, factorize, unit_rows
@@ -72,7 +72,7 @@ def make_rows(
     everything = unit_rows(np.broadcast_to(targets.mean(axis=0), (tracks, size)))
     means = group_means(corpus, train, targets, prior=PRIOR)
     by_artist = np.where(means.any(axis=1, keepdims=True), means, everything)
-    ridge = ridge_vectors(corpus, store, train, targets)
+    ridge = ridge_vectors(corpus, store, mel_statistics(store), train, targets)
     by_words = {}
     if store.mel_spec is not None:  # words are of sound
         by_words = word_vectors(
