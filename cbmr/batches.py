@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cbmr.corpus import Plays
-from cbmr.preferences import Preferences
+from cbmr.preferences import Preferences, pairs_among
 from cbmr.spectrograms import Store
 
 EVALUATION_BATCH = 64
@@ -112,33 +112,36 @@ class HalfBatches(Dataset[dict[str, Any]]):
 
 
 class StationBatches(Dataset[dict[str, Any]]):
-    """Stations with every training vote and pair among the tracks they bring together.
+    """Stations with every training vote among the tracks they bring together, and every pair of an
+    up and a down among those votes.
 
     Each track is in a batch once, however many votes touch it. `preferences` are rows of the store,
-    `targets` `[store, factors]` the factors that anchor the embedding, NaN where there are none.
+    `targets` `[store, factors]` the factors that anchor the embedding, NaN where there are none. In
+    a batch `seed` and `track` are places among its tracks, and `pairs` `[pairs, 2]` among its
+    votes.
     """
 
     def __init__(self, store: Store, preferences: Preferences, targets: np.ndarray) -> None:
         self.store, self.preferences, self.targets = store, preferences, targets
 
     def __getitem__(self, items: np.ndarray) -> dict[str, Any]:
-        rows = np.unique(np.concatenate([self.preferences.stations[item] for item in items]))
+        votes = self.preferences
+        rows = np.unique(np.concatenate([votes.stations[item] for item in items]))
         place = np.full(len(self.store), -1)
         place[rows] = np.arange(len(rows))
-        votes, pairs = self.preferences, place[self.preferences.pairs]
-        seed, track = place[votes.seed], place[votes.track]
-        vote_here = (seed >= 0) & (track >= 0)
-        pair_here = (pairs >= 0).all(axis=1)
+        here = np.flatnonzero((place[votes.seed] >= 0) & (place[votes.track] >= 0))
+        pairs = pairs_among(votes.group[here], votes.up[here])
         batch = {
             "logmel": self.store[rows],
             "frames": self.store.frames[rows],
             "target": self.targets[rows],
-            "seed": seed[vote_here],
-            "track": track[vote_here],
-            "up": votes.up[vote_here],
-            "weight": votes.weight[vote_here],
-            "pairs": pairs[pair_here],
-            "pair_weight": votes.pair_weight[pair_here],
+            "seed": place[votes.seed[here]],
+            "track": place[votes.track[here]],
+            "up": votes.up[here],
+            "group": votes.group[here],
+            "weight": votes.weight[here],
+            "pairs": pairs,
+            "pair_weight": votes.pair_weight[here[pairs[:, 0]]],
         }
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 

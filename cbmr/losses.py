@@ -1,9 +1,13 @@
 """Objectives: tensors in, a scalar out.
 
-Conventions: `predicted` and `target` are `[tracks, factors]`; a distance, a score or a weight is
-`[pairs]`; `similar` is bool `[pairs]`. Plays come as `[plays]` index tensors: the place `track` of
-each in `predicted`, and the row `user` of its listener. Every loss is a mean over its items,
-weighed by `weight` where it takes one; a batch without items gives 0 with a gradient of 0.
+Conventions: `predicted` and `target` are `[tracks, factors]`; `unit` `[tracks, size]` are unit
+vectors, of which `seed` and `track` `[votes]` say by place what a vote was on. A vote's `score` is
+the likeness of its track to its seed, `up` which way it went, its `group` what it may be compared
+within. `pairs` `[pairs, 2]` are the places of two votes of a group, the up first; `difference`
+`[pairs]` is the score of the up less that of the down. Plays come as `[plays]` index tensors: the
+place `track` of each in `predicted`, and the row `user` of its listener. Every loss is a mean over
+its items, weighed by `weight` where it takes one; a batch without items gives 0 with a gradient of
+0.
 """
 
 import math
@@ -146,6 +150,90 @@ def ranknet(difference: torch.Tensor, weight: torch.Tensor, *, flip_rate: float)
     return weighted_mean(-kept_or_flipped, weight)
 
 
+def bpr(difference: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`-log sigmoid(d)` (Rendle et al. 2009): RankNet without correction, here over observed downs
+    instead of sampled tracks."""
+    return weighted_mean(-F.logsigmoid(difference), weight)
+
+
+def margin_ranking(
+    difference: torch.Tensor, weight: torch.Tensor, *, margin: float
+) -> torch.Tensor:
+    """`max(0, margin - d)`. By hand, margin 1: a pair in order by 0.25 costs 0.75."""
+    return weighted_mean((margin - difference).clamp_min(0), weight)
+
+
+def lambdarank(
+    score: torch.Tensor,
+    up: torch.Tensor,
+    group: torch.Tensor,
+    pairs: torch.Tensor,
+    weight: torch.Tensor,
+) -> torch.Tensor:
+    """RankNet, each pair weighed by how much the NDCG of its group would change if the two changed
+    places (Burges 2010): what is wrong at the top costs most.
+
+    By hand: an up ranked second of two, d = 0: the ideal DCG is 1 and the places are worth 1 and
+    1 / log2(3), so the pair counts 0.369 and costs 0.369 log 2.
+    """
+    of, count = torch.unique(group, return_inverse=True, return_counts=True)[1:]
+    by_score = torch.argsort(score.detach(), descending=True, stable=True)
+    order = by_score[torch.argsort(of[by_score], stable=True)]
+    begin = (count.cumsum(0) - count)[of]
+    place = torch.empty_like(of).scatter(0, order, torch.arange(len(of), device=of.device)) - begin
+    worth = 1 / torch.log2(2.0 + torch.arange(len(of) + 1, device=score.device))
+    ups = torch.zeros_like(count).index_add(0, of, up.long())
+    ideal = F.pad(worth.cumsum(0), (1, 0))[ups][of]
+    first, second = pairs.T
+    change = (worth[place[first]] - worth[place[second]]).abs() / ideal[first]
+    return weighted_mean(-F.logsigmoid(score[first] - score[second]) * change, weight)
+
+
+def warp(
+    score: torch.Tensor, pairs: torch.Tensor, weight: torch.Tensor, *, margin: float
+) -> torch.Tensor:
+    """WARP (Weston, Bengio & Usunier 2011) over observed downs: a pair that is not in order by
+    `margin` costs what it lacks, weighed by `log(rank)` of its up and shared by its offenders.
+
+    The rank is counted, not estimated by sampling: one more than the downs of its group that come
+    within the margin. By hand, margin 1: an up at 0 with downs at 0 and -0.5 has rank 3; the two
+    cost 1 and 0.5, each times log(3) / 2.
+    """
+    first, second = pairs.T
+    lacking = (margin - (score[first] - score[second])).clamp_min(0)
+    offenders = torch.zeros_like(score).index_add(0, first, (lacking > 0).to(score.dtype))[first]
+    share = torch.log1p(offenders) / offenders.clamp_min(1)
+    return weighted_mean(lacking * share.detach(), weight)
+
+
+def station_contrast(
+    unit: torch.Tensor,
+    seed: torch.Tensor,
+    track: torch.Tensor,
+    up: torch.Tensor,
+    group: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    temperature: float,
+) -> torch.Tensor:
+    """InfoNCE (van den Oord, Li & Vinyals 2018): which track of the batch is an up of this station?
+    A softmax over the cosines to the seed, divided by `temperature`, of the up against its group's
+    downs and every other track; the seed and the group's other ups are no wrong answers.
+
+    By hand: an up and a down alike in cosine, and nothing else in the batch, cost log 2.
+    """
+    logits = unit[seed[up]] @ unit.T / temperature
+    of = torch.unique(group, return_inverse=True)[1]
+    right = torch.zeros(len(of), len(unit), dtype=torch.bool, device=unit.device)
+    right[of[up], track[up]] = True
+    left_out = right[of[up]]
+    left_out[torch.arange(len(logits)), seed[up]] = True
+    left_out[torch.arange(len(logits)), track[up]] = False
+    logits = logits.masked_fill(left_out, -torch.inf)
+    each = F.cross_entropy(logits, track[up], reduction="none")
+    return weighted_mean(each, weight[up])
+
+
 def station_triplet(
     unit: torch.Tensor,
     seed: torch.Tensor,
@@ -154,9 +242,19 @@ def station_triplet(
     weight: torch.Tensor,
     *,
     margin: float,
+    mine: str = "all",
 ) -> torch.Tensor:
     """`max(0, D(seed, up) - D(seed, down) + margin)`, by pytorch-metric-learning with explicit
-    index tuples: `unit` `[tracks, size]`, the others `[triplets]`."""
+    index tuples: `unit` `[tracks, size]`, the others `[triplets]`.
+
+    `mine` keeps `all` of them, the `semihard`, whose down is farther than the up but within the
+    margin (Schroff, Kalenichenko & Philbin 2015), or the `hard`, whose down is nearer. The
+    library's miners go by labels, which thumbs have none of.
+    """
+    if mine != "all":
+        near, far = distance(unit[seed], unit[preferred]), distance(unit[seed], unit[other])
+        kept = far <= near if mine == "hard" else (far > near) & (far < near + margin)
+        seed, preferred, other, weight = (x[kept] for x in (seed, preferred, other, weight))
     per_triplet = TripletMarginLoss(
         margin=margin,
         distance=LpDistance(normalize_embeddings=False),

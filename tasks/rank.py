@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from cbmr.corpus import Thumbs
     from tasks.stages import Material
 
-LOSSES = ("drlim", "ranknet", "triplet")
+LOSSES = ("bpr", "drlim", "infonce", "lambdarank", "margin", "ranknet", "triplet", "warp")
+NEED_NO_PAIRS = ("drlim", "infonce")
+TRIPLETS = ("all", "semihard", "hard")
+GROUPS = {"both": "listener's station", "station": "seed", "listener": "listener"}
 
 
 def material(cfg: DictConfig) -> "Material":
@@ -53,11 +56,7 @@ def training_votes(learned_from: "Material") -> "Thumbs":
 
 def run(cfg: DictConfig) -> None:
     """Fine-tune stage 1's encoder and leave `rank/`; stage 1's own where that is no better."""
-    if cfg.loss.name not in LOSSES:
-        raise InputError(f"loss={cfg.loss.name}: expected {', '.join(LOSSES)}; regress has others")
-    flip_rate = cfg.loss.options.get("flip_rate", 0.0)
-    if not 0 <= flip_rate < 0.5:
-        raise InputError(f"flip_rate={flip_rate}: expected at least 0 and below 0.5")
+    _check(cfg)
     folder, settings, learned_from = Path(cfg.run), settings_of(cfg), material(cfg)
     if is_fresh(folder, "rank", settings, learned_from.inputs):
         return
@@ -73,12 +72,14 @@ def run(cfg: DictConfig) -> None:
 
     store, valid = learned_from.store, learned_from.valid
     votes = training_votes(learned_from)
-    preferences = make_preferences(votes)
-    if cfg.loss.name != "drlim" and not len(preferences.pairs):
+    preferences = make_preferences(votes, within=cfg.within)
+    if cfg.loss.name not in NEED_NO_PAIRS and not preferences.pairs:
         raise InputError(
-            f"loss={cfg.loss.name} learns from an up and a down on one listener's station, and no "
-            "station has both: use loss=drlim"
+            f"loss={cfg.loss.name} learns from an up and a down of one {GROUPS[preferences.within]}"
+            f" (within={preferences.within}), and none has both: use loss=drlim"
         )
+    if cfg.loss.name == "infonce" and not votes.up.any():
+        raise InputError("loss=infonce learns from ups, and all votes are downs: use loss=drlim")
     encoder = load_encoder(folder / "regress" / "encoder.pt")
     stage_1 = embed_store(encoder, store)  # its own file may be older than the store
     before = valid.measure(stage_1.of(store.track_ids[valid.rows]))
@@ -106,7 +107,7 @@ def run(cfg: DictConfig) -> None:
     )
     say(
         f"rank: {cfg.loss.name} on {len(votes)} votes of {len(preferences.stations)} stations, "
-        f"{len(preferences.pairs)} pairs of an up and a down"
+        f"{preferences.pairs} pairs of an up and a down of one {GROUPS[preferences.within]}"
     )
     epoch = fit(cfg, "rank", learner, batches, settings, learned_from.inputs)
     vectors = embed_store(encoder, store)
@@ -123,6 +124,24 @@ def run(cfg: DictConfig) -> None:
         defaults_of("embed", cfg), learned_from.corpus, learned_from.factors, store, vectors
     )
     save_stage(cfg, "rank", encoder, vectors, metrics, settings, learned_from.inputs, mixed=mixed)
+
+
+def _check(cfg: DictConfig) -> None:
+    if cfg.loss.name not in LOSSES:
+        raise InputError(f"loss={cfg.loss.name}: expected {', '.join(LOSSES)}; regress has others")
+    flip_rate = cfg.loss.options.get("flip_rate", 0.0)
+    if not 0 <= flip_rate < 0.5:
+        raise InputError(f"flip_rate={flip_rate}: expected at least 0 and below 0.5")
+    if cfg.within is not None and cfg.within not in GROUPS:
+        raise InputError(f"within={cfg.within}: expected {', '.join(GROUPS)}, or null")
+    if cfg.loss.name == "triplet":
+        if cfg.loss.options.mine not in TRIPLETS:
+            raise InputError(f"mine={cfg.loss.options.mine}: expected one of {', '.join(TRIPLETS)}")
+        if cfg.within == "listener":
+            raise InputError(
+                "loss=triplet with within=listener: a triplet has one seed, and a listener's "
+                "stations have several; expected within=both or station"
+            )
 
 
 if __name__ == "__main__":

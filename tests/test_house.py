@@ -115,7 +115,7 @@ def test_every_yaml_fits_what_it_configures():
                 if path.stem == "playlist":
                     cfg.seed = "x"
                 check_settings(cfg, hydra.compose(path.stem))
-            seen.add(path.name)
+            seen.add(path)
         world = hydra.compose("demo").world
         inspect.signature(make_demo).bind(Path(), **OmegaConf.to_container(world))
         for stage in ("regress", "rank"):
@@ -136,7 +136,7 @@ def test_every_yaml_fits_what_it_configures():
                 for option, value in OmegaConf.to_container(cfg.arguments).items():
                     default = options[option].default
                     assert value == ([*default] if isinstance(default, tuple) else default)
-            seen.add(path.name)
+            seen.add(path)
     assert {path.stem for path in Path(CONF).glob("factors/*.yaml")} == set(MODELS)
     for name, model in {**MODELS, "vector_exp": vector_exp}.items():
         cfg = OmegaConf.load(Path(CONF) / f"factors/{name}.yaml")
@@ -148,7 +148,7 @@ def test_every_yaml_fits_what_it_configures():
         assert {*parameters} == {"user_item", "size", "rng_seed", "report", *options}
         size = inspect.signature(factorize).parameters["size"].default
         assert (cfg.name, cfg.size, cfg.tune) == (name, size, False)
-        seen.add(f"{name}.yaml")
+        seen.add(Path(CONF) / f"factors/{name}.yaml")
     for path in sorted(Path(CONF).glob("loss/*.yaml")):
         cfg = OmegaConf.load(path)
         loss = {**THUMB_LOSSES, **FACTOR_LOSSES}[cfg.name]
@@ -158,11 +158,11 @@ def test_every_yaml_fits_what_it_configures():
         if cfg.name == "wpe":
             expected -= {"alpha", "eps"}  # of the factors
         assert set(cfg.options) == expected
-        seen.add(path.name)
-    assert len(seen) == 31
+        seen.add(path)
+    assert len(seen) == 36
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
     assert set(regress.LOSSES) == set(FACTOR_LOSSES)
-    assert {path.name for path in Path(CONF).rglob("*.yaml")} == seen
+    assert {*Path(CONF).rglob("*.yaml")} == seen
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tasks").glob("*.py")), ids=lambda p: p.stem)

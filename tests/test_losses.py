@@ -1,21 +1,28 @@
 """Every loss against a plain loop on hand-placed points, and the properties they share."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from cbmr.learners import THUMB_LOSSES
 from cbmr.losses import (
+    bpr,
     contrastive,
     cosine_error,
     distance,
     drlim,
     factor_error,
+    lambdarank,
     listener_softmax,
+    margin_ranking,
     mixture_error,
     ranknet,
+    station_contrast,
     station_triplet,
+    warp,
     weighted_mean,
     weighted_prediction_error,
 )
@@ -249,71 +256,215 @@ def test_triplet_by_hand():
     assert loss.item() == pytest.approx(0.525)
 
 
+def test_bpr_and_margin_by_hand():
+    """d = log 3 costs log(4/3); against a margin of 2, 2 - log 3; in order by more, nothing."""
+    difference, one = torch.tensor([math.log(3)]), torch.ones(1)
+    assert bpr(difference, one).item() == pytest.approx(math.log(4 / 3))
+    assert margin_ranking(difference, one, margin=2.0).item() == pytest.approx(2 - math.log(3))
+    assert margin_ranking(difference, one, margin=1.0).item() == 0
+
+
+def test_lambdarank_by_hand():
+    """The docstring's two of one group; a second group of an up in order weighs as much."""
+    score, up = torch.tensor([0.0, 0.0, 9.0, -9.0]), torch.tensor([False, True, True, False])
+    pairs, groups = torch.tensor([[1, 0], [2, 3]]), torch.tensor([4, 4, 8, 8])
+    loss = lambdarank(score, up, groups, pairs, torch.ones(2))
+    assert loss.item() == pytest.approx((1 - 1 / math.log2(3)) * math.log(2) / 2, abs=1e-6)
+
+
+def test_warp_by_hand():
+    """The docstring's up at 0 with downs at 0 and -0.5: (1 + 0.5) log(3) / 2, over two pairs."""
+    pairs = torch.tensor([[0, 1], [0, 2]])
+    loss = warp(torch.tensor([0.0, 0.0, -0.5]), pairs, torch.ones(2), margin=1.0)
+    assert loss.item() == pytest.approx(0.75 * math.log(3) / 2)
+
+
+def test_station_contrast_by_hand():
+    """An up and a down at right angles to the seed alike: log 2. A second up is no wrong answer,
+    a track that nobody voted on is one: log 3."""
+    unit = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [0.0, 1.0]])
+    seed, track, up = torch.zeros(3, dtype=torch.long), rows(1, 2, 3), rows(1, 0, 1).bool()
+    same, one = torch.zeros(3, dtype=torch.long), torch.ones(3)
+    two = station_contrast(unit[:3], seed[:2], track[:2], up[:2], same[:2], one[:2], temperature=1)
+    assert two.item() == pytest.approx(math.log(2))
+    ups = station_contrast(unit, seed, track, up, same, one, temperature=1)
+    assert ups.item() == pytest.approx(math.log(2))
+    unknown = station_contrast(unit, seed[:2], track[:2], up[:2], same[:2], one[:2], temperature=1)
+    assert unknown.item() == pytest.approx(math.log(3))
+
+
+def test_the_miners_keep_what_they_are_named_for():
+    """Seed 0, up 1 at 0.5; downs at 1 (semihard for a margin of 0.6), 2 (easy) and 0.5 (as near as
+    the up: hard). They cost 0.1, nothing and 0.6."""
+    apart = rows(2, 3, 1)
+    cost = {
+        mine: station_triplet(POINTS, rows(0, 0, 0), rows(1, 1, 1), apart, torch.ones(3),
+                              margin=0.6, mine=mine).item()
+        for mine in ("all", "semihard", "hard")
+    }  # fmt: skip
+    assert cost == pytest.approx({"all": 0.7 / 3, "semihard": 0.1, "hard": 0.6})
+
+
 # --- what all of them keep ----------------------------------------------------------------------
 
-
-def thumb_losses():
-    """Each takes points, seeds, preferred, others and weights of pairs."""
-
-    def by_drlim(points, seed, preferred, other, weight):
-        seeds, tracks = torch.cat([seed, seed]), torch.cat([preferred, other])
-        similar = torch.arange(len(seeds)) < len(seed)
-        apart = distance(points[seeds], points[tracks])
-        return drlim(apart, similar, torch.cat([weight, weight]), margin=1.0)
-
-    def by_triplet(points, seed, preferred, other, weight):
-        return station_triplet(points, seed, preferred, other, weight, margin=0.2)
-
-    def by_ranknet(points, seed, preferred, other, weight):
-        closer = (points[seed] * (points[preferred] - points[other])).sum(dim=1)
-        return ranknet(5 * closer, weight, flip_rate=0.1)
-
-    return {"drlim": by_drlim, "triplet": by_triplet, "ranknet": by_ranknet}
-
-
-@pytest.fixture(params=list(thumb_losses()))
-def thumb_loss(request):
-    return thumb_losses()[request.param]
+OPTIONS = {
+    "drlim": {"margin": 1.0},
+    "triplet": {"margin": 0.2, "mine": "all"},
+    "ranknet": {"scale": 5.0, "flip_rate": 0.1},
+    "bpr": {"scale": 5.0},
+    "margin": {"margin": 0.2},
+    "lambdarank": {"scale": 10.0},
+    "warp": {"margin": 0.2},
+    "infonce": {"temperature": 0.3},
+}
 
 
 def rows(*values):
-    return torch.tensor(values)
+    return torch.tensor(values, dtype=torch.long)
+
+
+def votes(*, seed, track, up, group, weight):
+    """A batch of votes and all their pairs, by a plain loop; a pair weighs what its up does."""
+    pairs = [
+        (i, j)
+        for i in range(len(up))
+        for j in range(len(up))
+        if up[i] and not up[j] and group[i] == group[j]
+    ]
+    pairs = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+    weight = torch.tensor(weight, dtype=torch.float32)
+    return {
+        "seed": rows(*seed), "track": rows(*track), "up": torch.tensor(up, dtype=torch.bool),
+        "group": rows(*group), "weight": weight, "pairs": pairs, "pair_weight": weight[pairs[:, 0]],
+    }  # fmt: skip
+
+
+def one_pair(up, down):
+    """Track 0 is the seed."""
+    return votes(
+        seed=[0, 0], track=[up, down], up=[True, False], group=[0, 0], weight=[1.0, 1.0]
+    )  # fmt: skip
+
+
+@pytest.fixture(params=list(THUMB_LOSSES))
+def thumb_loss(request):
+    return partial(THUMB_LOSSES[request.param], **OPTIONS[request.param])
 
 
 def test_one_pair_alone_is_not_silently_zero(thumb_loss):
     """The seed's down sits on it and its up is far away: nothing could be worse."""
     points = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
-    loss = thumb_loss(points, rows(0), rows(1), rows(2), torch.ones(1))
-    assert loss.item() > 0.5
+    assert thumb_loss(points, one_pair(1, 2)).item() > 0.5
 
 
 def test_a_satisfied_pair_costs_less_than_a_reversed_one(thumb_loss):
     points = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
-    right = thumb_loss(points, rows(0), rows(1), rows(2), torch.ones(1))
-    wrong = thumb_loss(points, rows(0), rows(2), rows(1), torch.ones(1))
+    right, wrong = thumb_loss(points, one_pair(1, 2)), thumb_loss(points, one_pair(2, 1))
     assert right.item() < 0.15 < wrong.item()
 
 
 def test_gradients_are_finite_at_distance_zero(thumb_loss):
     points = torch.ones(3, 2, requires_grad=True)
-    thumb_loss(points, rows(0), rows(1), rows(2), torch.ones(1)).backward()
+    thumb_loss(points, one_pair(1, 2)).backward()
     assert torch.isfinite(points.grad).all()
 
 
-def test_an_item_of_weight_zero_does_not_count(thumb_loss):
-    points = torch.randn(6, 3)
-    both = thumb_loss(points, rows(0, 3), rows(1, 4), rows(2, 5), torch.tensor([1.0, 0.0]))
-    alone = thumb_loss(points, rows(0), rows(1), rows(2), torch.ones(1))
-    torch.testing.assert_close(both, alone)
+def test_a_vote_of_weight_zero_does_not_count(thumb_loss):
+    points = unit_rows(6, 3)
+    alone = thumb_loss(points, one_pair(1, 2))
+    both = votes(
+        seed=[0, 0, 3, 3], track=[1, 2, 4, 5], up=[True, False] * 2, group=[0, 0, 1, 1],
+        weight=[1.0, 1.0, 0.0, 0.0],
+    )  # fmt: skip
+    torch.testing.assert_close(thumb_loss(points, both), alone)
 
 
-def test_no_pairs_cost_nothing_and_pull_nothing(thumb_loss):
+def test_no_votes_cost_nothing_and_pull_nothing(thumb_loss):
     points = torch.randn(3, 2, requires_grad=True)
-    none = torch.empty(0, dtype=torch.long)
-    loss = thumb_loss(points, none, none, none, torch.empty(0))
+    loss = thumb_loss(points, votes(seed=[], track=[], up=[], group=[], weight=[]))
     loss.backward()
     assert loss.item() == 0
     assert not points.grad.any()
+
+
+def test_the_order_of_votes_does_not_matter(thumb_loss):
+    points, batch = unit_rows(8, 4), random_votes(0)
+    order = np.random.default_rng(1).permutation(len(batch["up"]))
+    names = ("seed", "track", "up", "group", "weight")
+    turned = votes(**{name: batch[name][order].tolist() for name in names})
+    torch.testing.assert_close(thumb_loss(points, turned), thumb_loss(points, batch))
+
+
+def random_votes(rng_seed):
+    """Three groups of one seed each, tracks voted on once in a group."""
+    rng = np.random.default_rng(rng_seed)
+    seed, track, up, group = [], [], [], []
+    for number in range(3):
+        one, *others = rng.permutation(8)[:6].tolist()
+        seed += [one] * 5
+        track += others
+        up += [True, False, *(rng.random(3) < 0.5).tolist()]
+        group += [number] * 5
+    weight = rng.random(15).tolist()
+    return votes(seed=seed, track=track, up=up, group=group, weight=weight)
+
+
+def by_a_loop(name, points, batch):
+    """Every loss once more, vote by vote in Python's own numbers."""
+    x = points.tolist()
+    seed, track, up, group, weight = (
+        batch[key].tolist() for key in ("seed", "track", "up", "group", "weight")
+    )
+    cosine = [np.dot(x[s], x[t]) for s, t in zip(seed, track, strict=True)]
+    apart = [math.dist(x[s], x[t]) for s, t in zip(seed, track, strict=True)]
+    pairs = batch["pairs"].tolist()
+
+    def places(i):
+        ranked = sorted((v for v in range(len(up)) if group[v] == group[i]),
+                        key=lambda v: -cosine[v])  # fmt: skip
+        return ranked.index(i)
+
+    def pair(i, j):
+        d = cosine[i] - cosine[j]
+        if name == "triplet":
+            return max(0, apart[i] - apart[j] + 0.2)
+        if name == "margin":
+            return max(0, 0.2 - d)
+        if name == "ranknet":
+            sure = 1 / (1 + math.exp(-5 * d))
+            return -math.log(0.9 * sure + 0.1 * (1 - sure))
+        if name == "bpr":
+            return math.log(1 + math.exp(-5 * d))
+        if name == "warp":
+            offenders = sum(0.2 - cosine[i] + cosine[k] > 0 for h, k in pairs if h == i)
+            return max(0, 0.2 - d) * math.log(1 + offenders) / max(1, offenders)
+        ups = sum(u for u, g in zip(up, group, strict=True) if g == group[i])
+        ideal = sum(1 / math.log2(2 + place) for place in range(ups))
+        change = 1 / math.log2(2 + places(i)) - 1 / math.log2(2 + places(j))
+        return math.log(1 + math.exp(-10 * d)) * abs(change) / ideal
+
+    if name == "drlim":
+        cost = [0.5 * a**2 if u else 0.5 * max(0, 1 - a) ** 2
+                for a, u in zip(apart, up, strict=True)]  # fmt: skip
+        return np.average(cost, weights=weight)
+    if name != "infonce":
+        return np.average([pair(i, j) for i, j in pairs], weights=[weight[i] for i, _ in pairs])
+    costs, weights = [], []
+    for i in np.flatnonzero(up):
+        mates = {track[v] for v in range(len(up)) if up[v] and group[v] == group[i]}
+        wrong = set(range(len(x))) - mates - {seed[i]}
+        against = sum(math.exp(np.dot(x[seed[i]], x[t]) / 0.3) for t in wrong | {track[i]})
+        costs.append(math.log(against) - cosine[i] / 0.3)
+        weights.append(weight[i])
+    return np.average(costs, weights=weights)
+
+
+@pytest.mark.parametrize("name", list(THUMB_LOSSES))
+def test_every_loss_is_a_plain_loop(name):
+    for rng_seed in range(5):
+        points, batch = unit_rows(8, 4), random_votes(rng_seed)
+        loss = THUMB_LOSSES[name](points, batch, **OPTIONS[name])
+        assert loss.item() == pytest.approx(by_a_loop(name, points, batch), rel=1e-4)
 
 
 def test_weighted_mean_is_a_mean():

@@ -1,9 +1,10 @@
 """Thumbs to index arrays, against the worked example and a plain loop."""
 
 import numpy as np
+import pytest
 
 from cbmr.corpus import Thumbs
-from cbmr.preferences import make_preferences
+from cbmr.preferences import WITHIN, choose_within, make_preferences, pairs_among
 
 
 def test_the_docstrings_example():
@@ -15,38 +16,71 @@ def test_the_docstrings_example():
         np.array([1, 2, 3, 1]),
         np.array([True, True, False, True]),
     )
-    preferences = make_preferences(thumbs)
+    preferences = make_preferences(thumbs, within="both")
     np.testing.assert_allclose(preferences.weight, [2 / 3, 2 / 3, 2 / 3, 2])
-    assert preferences.pairs.tolist() == [[9, 1, 3], [9, 2, 3]]
-    np.testing.assert_allclose(preferences.pair_weight, [1, 1])
+    np.testing.assert_allclose(preferences.pair_weight, [1, 1, 1, 0])
+    pairs = pairs_among(preferences.group, preferences.up)
+    assert thumbs.track[pairs].tolist() == [[1, 3], [2, 3]]
+    assert preferences.pairs == 2
     assert [station.tolist() for station in preferences.stations] == [[1, 2, 3, 9], [1, 9]]
 
 
-def test_pairs_against_a_loop():
+def random_thumbs(votes=300):
     rng = np.random.default_rng(0)
-    thumbs = Thumbs(*rng.integers(0, 6, (3, 300)), rng.random(300) < 0.6)
-    expected = sorted(
-        (thumbs.user[up], thumbs.seed[up], thumbs.track[up], thumbs.track[down])
+    return Thumbs(*rng.integers(0, 6, (3, votes)), rng.random(votes) < 0.6)
+
+
+@pytest.mark.parametrize("within", WITHIN)
+def test_pairs_and_their_weights_against_a_loop(within):
+    """Every up and down of one group, each group's pairs weighing the same together."""
+    thumbs = random_thumbs()
+    key = {
+        "both": lambda vote: (thumbs.user[vote], thumbs.seed[vote]),
+        "station": lambda vote: thumbs.seed[vote],
+        "listener": lambda vote: thumbs.user[vote],
+    }[within]
+    expected = {
+        (up, down)
         for up in range(300)
         for down in range(300)
-        if thumbs.up[up]
-        and not thumbs.up[down]
-        and thumbs.user[up] == thumbs.user[down]
-        and thumbs.seed[up] == thumbs.seed[down]
-    )
-    preferences = make_preferences(thumbs)
-    assert sorted(map(tuple, preferences.pairs.tolist())) == sorted(x[1:] for x in expected)
-    assert np.isclose(preferences.pair_weight.mean(), 1)
+        if thumbs.up[up] and not thumbs.up[down] and key(up) == key(down)
+    }
+    preferences = make_preferences(thumbs, within=within)
+    pairs = pairs_among(preferences.group, preferences.up)
+    assert len(pairs) == preferences.pairs
+    assert {tuple(pair) for pair in pairs.tolist()} == expected
+    weight = preferences.pair_weight[pairs[:, 0]]
+    assert np.isclose(weight.mean(), 1)
     groups = {}
-    for user, seed, weight in zip(thumbs.user, thumbs.seed, preferences.weight, strict=True):
-        groups[user, seed] = groups.get((user, seed), 0) + weight
-    np.testing.assert_allclose(
-        list(groups.values()), groups[thumbs.user[0], thumbs.seed[0]], rtol=1e-5
-    )
+    for (up, _), each in zip(pairs.tolist(), weight, strict=True):
+        groups[key(up)] = groups.get(key(up), 0) + each
+    np.testing.assert_allclose([*groups.values()], next(iter(groups.values())), rtol=1e-5)
+    assert np.isclose(preferences.weight.mean(), 1)
+
+
+def test_half_of_the_votes_have_to_find_a_partner_on_their_own_station():
+    """Two listeners on seed 1: one has an up and a down, the other so many ups alone."""
+
+    def thumbs(others):
+        return Thumbs(
+            np.array([0, 0, *[1] * others]),
+            np.ones(2 + others, dtype=np.int64),
+            np.arange(2, 4 + others),
+            np.array([True, False, *[True] * others]),
+        )
+
+    assert choose_within(thumbs(2)) == "both"
+    assert choose_within(thumbs(3)) == "station"
+    assert make_preferences(thumbs(2)).pairs == 1
+    preferences = make_preferences(thumbs(3))
+    assert (preferences.within, preferences.pairs) == ("station", 4)
 
 
 def test_one_kind_of_vote_makes_no_pairs():
     thumbs = Thumbs(np.zeros(3, int), np.zeros(3, int), np.arange(3), np.ones(3, dtype=bool))
     preferences = make_preferences(thumbs)
-    assert preferences.pairs.shape == (0, 3)
+    assert preferences.pairs == 0
+    assert pairs_among(preferences.group, preferences.up).shape == (0, 2)
+    assert pairs_among(np.empty(0, int), np.empty(0, bool)).shape == (0, 2)
     assert len(preferences.weight) == 3
+    assert not preferences.pair_weight.any()

@@ -9,7 +9,18 @@ import torch.nn.functional as F
 
 from cbmr.encoder import Encoder
 from cbmr.learners.learner import Batch, Learner, Validate
-from cbmr.losses import distance, drlim, factor_error, ranknet, station_triplet
+from cbmr.losses import (
+    bpr,
+    distance,
+    drlim,
+    factor_error,
+    lambdarank,
+    margin_ranking,
+    ranknet,
+    station_contrast,
+    station_triplet,
+    warp,
+)
 
 
 def drlim_loss(unit: torch.Tensor, batch: Batch, *, margin: float) -> torch.Tensor:
@@ -18,25 +29,70 @@ def drlim_loss(unit: torch.Tensor, batch: Batch, *, margin: float) -> torch.Tens
     return drlim(apart, batch["up"], batch["weight"], margin=margin)
 
 
-def triplet_loss(unit: torch.Tensor, batch: Batch, *, margin: float) -> torch.Tensor:
-    """Triplets of the seed, an up and a down of one listener's station."""
-    seed, preferred, other = batch["pairs"].T
-    return station_triplet(unit, seed, preferred, other, batch["pair_weight"], margin=margin)
+def triplet_loss(unit: torch.Tensor, batch: Batch, *, margin: float, mine: str) -> torch.Tensor:
+    """Triplets of the seed, an up and a down of one group."""
+    up, down = batch["pairs"].T
+    seed, track = batch["seed"], batch["track"]
+    return station_triplet(
+        unit, seed[up], track[up], track[down], batch["pair_weight"], margin=margin, mine=mine
+    )
 
 
 def ranknet_loss(
     unit: torch.Tensor, batch: Batch, *, scale: float, flip_rate: float
 ) -> torch.Tensor:
     """RankNet on the cosines to the seed of an up and a down, `scale` a score per unit of it."""
-    seed, preferred, other = batch["pairs"].T
-    closer = (unit[seed] * (unit[preferred] - unit[other])).sum(dim=1)
-    return ranknet(scale * closer, batch["pair_weight"], flip_rate=flip_rate)
+    return ranknet(scale * closer(unit, batch), batch["pair_weight"], flip_rate=flip_rate)
+
+
+def bpr_loss(unit: torch.Tensor, batch: Batch, *, scale: float) -> torch.Tensor:
+    """BPR on the same difference."""
+    return bpr(scale * closer(unit, batch), batch["pair_weight"])
+
+
+def margin_loss(unit: torch.Tensor, batch: Batch, *, margin: float) -> torch.Tensor:
+    """A margin on the difference of the cosines."""
+    return margin_ranking(closer(unit, batch), batch["pair_weight"], margin=margin)
+
+
+def lambdarank_loss(unit: torch.Tensor, batch: Batch, *, scale: float) -> torch.Tensor:
+    """LambdaRank: each group is a ranking."""
+    score = scale * likeness(unit, batch)
+    return lambdarank(score, batch["up"], batch["group"], batch["pairs"], batch["pair_weight"])
+
+
+def warp_loss(unit: torch.Tensor, batch: Batch, *, margin: float) -> torch.Tensor:
+    """WARP on the cosines."""
+    return warp(likeness(unit, batch), batch["pairs"], batch["pair_weight"], margin=margin)
+
+
+def infonce_loss(unit: torch.Tensor, batch: Batch, *, temperature: float) -> torch.Tensor:
+    """A group's ups against its downs and all other tracks of the batch."""
+    votes = (batch[name] for name in ("seed", "track", "up", "group", "weight"))
+    return station_contrast(unit, *votes, temperature=temperature)
+
+
+def likeness(unit: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """The cosine of each vote's track to its seed, `[votes]`."""
+    return (unit[batch["seed"]] * unit[batch["track"]]).sum(dim=1)
+
+
+def closer(unit: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """By how much an up is more like its seed than a down is, `[pairs]`."""
+    of_vote = likeness(unit, batch)
+    up, down = batch["pairs"].T
+    return of_vote[up] - of_vote[down]
 
 
 THUMB_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "drlim": drlim_loss,
     "triplet": triplet_loss,
     "ranknet": ranknet_loss,
+    "bpr": bpr_loss,
+    "margin": margin_loss,
+    "lambdarank": lambdarank_loss,
+    "warp": warp_loss,
+    "infonce": infonce_loss,
 }
 
 
