@@ -155,8 +155,8 @@ def _check(cfg: DictConfig) -> None:
         raise InputError(f"loss={cfg.loss.name}: expected {', '.join(LOSSES)}; rank has others")
     if cfg.encoder.arguments.get("unit_output") and cfg.loss.name in ("wpe", "mdn"):
         raise InputError(
-            f"encoder.arguments.unit_output=true with loss={cfg.loss.name}: expected false, since "
-            "what that objective predicts is not a unit vector"
+            f"encoder.arguments.unit_output=true with loss={cfg.loss.name}: what that objective "
+            "predicts is not a unit vector; expected false, or loss=mse or cosine"
         )
 
 
