@@ -1,4 +1,4 @@
-"""The three tables: what is accepted, what every mistake says, and the one split."""
+"""The tables: what is accepted, what every mistake says, and the one split."""
 
 import numpy as np
 import polars as pl
@@ -9,7 +9,9 @@ from cbmr.corpus import (
     make_corpus,
     rows_of,
     split_by_hash,
+    training_exposures,
     training_plays,
+    training_triplets,
     votes_of,
 )
 from cbmr.errors import InputError
@@ -19,7 +21,7 @@ from tests.conftest import make_tables
 
 def corpus_of(tmp_path, **changed):
     tables = {**make_tables(), **changed}
-    return make_corpus(tmp_path, tables["tracks"], tables["plays"], tables["thumbs"])
+    return make_corpus(tmp_path, **tables)
 
 
 def with_column(name, values, table="tracks"):
@@ -69,6 +71,57 @@ def test_any_integer_width_is_accepted(tmp_path, width):
     assert corpus_of(tmp_path, plays=plays).plays.count.dtype == np.int64
 
 
+def exposures_of(**columns):
+    """Of a listener who is in no other table: two tracks on one station, the second twice."""
+    table = {"user_id": ["z"] * 3, "seed_id": ["t0"] * 3, "track_id": ["t1", "t2", "t2"]}
+    return {"exposures": pl.DataFrame(table | columns)}
+
+
+def triplets_of(rows, **columns):
+    return {"triplets": pl.DataFrame(rows, ["a", "b", "odd"], orient="row").with_columns(**columns)}
+
+
+@pytest.mark.parametrize(("times", "ratio"), [(None, 0.25), ([1, 3, 2], 1.0)])
+def test_of_repeated_exposures_the_latest_counts(tmp_path, times, ratio):
+    columns = {"played_ratio": [None, 1.0, 0.25]} | ({"time": times} if times else {})
+    corpus = corpus_of(tmp_path, **exposures_of(**columns))
+    exposures = corpus.exposures
+    assert set(corpus.user_ids[exposures.user]) == {"z"}
+    assert (exposures.seed.tolist(), exposures.track.tolist()) == ([0, 0], [1, 2])
+    np.testing.assert_array_equal(exposures.played_ratio, [np.nan, ratio])
+
+
+def test_without_a_played_ratio_it_is_unknown(tmp_path):
+    assert np.isnan(corpus_of(tmp_path, **exposures_of()).exposures.played_ratio).all()
+
+
+def answers(corpus):
+    triplets = corpus.triplets
+    users = np.append(corpus.user_ids, "nobody")[triplets.user]
+    return sorted(zip(users.tolist(), triplets.a, triplets.b, triplets.odd, strict=True))
+
+
+def test_of_a_listeners_answers_on_the_same_three_the_latest_counts(tmp_path):
+    """u1 answers on (0, 1, 2) twice and on (0, 1, 3) once; nobody's two answers may be two
+    people's; an unknown track is left out."""
+    rows = [["t0", "t1", "t2"], ["t2", "t0", "t1"], ["t0", "t1", "t3"], ["t0", "t1", "t2"],
+            ["t0", "t1", "t2"], ["t0", "t1", "gone"]]  # fmt: skip
+    who = pl.Series(["u1", "u1", "u1", None, "", "u1"])
+    corpus = corpus_of(tmp_path, **triplets_of(rows, user_id=who))
+    nobody = ("nobody", 0, 1, 2)
+    assert answers(corpus) == [nobody, nobody, ("u1", 0, 1, 3), ("u1", 2, 0, 1)]
+    assert any("1 of 6 rows name unknown tracks" in note for note in corpus.notes)
+    assert "" not in corpus.user_ids
+    earlier = pl.Series([2, 1, 1, 1, 1, 1])
+    corpus = corpus_of(tmp_path, **triplets_of(rows, user_id=who, time=earlier))
+    assert answers(corpus) == [nobody, nobody, ("u1", 0, 1, 2), ("u1", 0, 1, 3)]
+
+
+def test_answers_need_no_listener(tmp_path):
+    corpus = corpus_of(tmp_path, **triplets_of([["t0", "t1", "t2"], ["t3", "t4", "t5"]]))
+    assert answers(corpus) == [("nobody", 0, 1, 2), ("nobody", 3, 4, 5)]
+
+
 MISTAKES = {
     "missing column": ({"plays": make_tables()["plays"].drop("count")}, "lacks the column 'count'"),
     "misspelt column": (
@@ -101,6 +154,43 @@ MISTAKES = {
         {"plays": make_tables()["plays"].with_columns(track_id=pl.lit("zz"))},
         "made with different ids",
     ),
+    "exposures of no station": (
+        {"exposures": exposures_of()["exposures"].drop("seed_id")},
+        "exposures lacks the column 'seed_id'",
+    ),
+    "place below 0": (
+        exposures_of(position=[0, None, -1]),
+        "exposures: column 'position', row 3: -1, expected a place on the station",
+    ),
+    "propensity of 0": (
+        exposures_of(propensity=[0.5, 1.0, 0.0]),
+        "column 'propensity', row 3: 0.0, expected a probability above 0",
+    ),
+    "propensity in per cent": (exposures_of(propensity=[None, 12.0, 1.0]), "row 2: 12.0"),
+    "played ratio in per cent": (
+        exposures_of(played_ratio=[1.5, float("nan"), 80.0]),
+        "column 'played_ratio', row 3: 80.0, expected .* is it in per cent",
+    ),
+    "played ratio as text": (
+        exposures_of(played_ratio=["1", "", "all"]),
+        "column 'played_ratio', row 3: 'all', expected a number",
+    ),
+    "one of two": (
+        triplets_of([["t0", "t1", "t2"], ["t1", "t1", "t2"]]),
+        "triplets: column 'b', row 2: 't1', expected another track than in 'a'",
+    ),
+    "one of the pair is odd": (
+        triplets_of([["t0", "t1", "t2"], ["t0", "t1", "t2"], ["t0", "t1", "t1"]]),
+        "triplets: column 'odd', row 3: 't1', expected another track than in 'a' and 'b'",
+    ),
+    "no odd one": (
+        triplets_of([["t0", "t1", "t2"], ["t0", "t1", None]]),
+        "column 'odd', row 2: None, expected text",
+    ),
+    "misspelt odd": (
+        {"triplets": triplets_of([["t0", "t1", "t2"]])["triplets"].rename({"odd": "odd_one"})},
+        "triplets lacks the column 'odd' .* is 'odd_one' meant",
+    ),
 }
 
 
@@ -124,6 +214,27 @@ def test_votes_belong_to_the_split_of_their_track(tmp_path):
     assert set(split[votes_of(corpus, "train").seed]) == {"train"}
     assert "test" not in split[votes_of(corpus, "valid").seed]
     assert set(split[training_plays(corpus).track]) == {"train"}
+
+
+def test_evidence_trains_only_when_all_its_tracks_do(tmp_path):
+    """Training tracks are 0 to 7. Against a loop over every station of every track, and every three
+    of a pair and another track."""
+    pairs = [(seed, track) for seed in range(14) for track in range(14) if seed != track]
+    exposures = pl.DataFrame(
+        {"user_id": ["u1"] * len(pairs), "seed_id": [f"t{seed}" for seed, _ in pairs],
+         "track_id": [f"t{track}" for _, track in pairs]}
+    )  # fmt: skip
+    threes = [(a, b, odd) for a, b in pairs for odd in (3, 10) if odd not in (a, b)]
+    triplets = triplets_of([[f"t{row}" for row in three] for three in threes])
+    corpus = corpus_of(tmp_path, exposures=exposures, **triplets)
+    kept = training_exposures(corpus)
+    expected = {pair for pair in pairs if max(pair) < 8}
+    assert {*zip(kept.seed.tolist(), kept.track.tolist(), strict=True)} == expected
+    assert len(kept.user) == len(kept.played_ratio) == len(expected)
+    kept = training_triplets(corpus)
+    expected = sorted(three for three in threes if max(three) < 8)
+    assert sorted(zip(kept.a, kept.b, kept.odd, strict=True)) == expected
+    assert set(kept.user) == {-1}
 
 
 def test_a_known_artist_has_a_training_track(tmp_path):
@@ -167,18 +278,34 @@ def test_without_holdout_everything_trains(tmp_path):
 
 
 def test_csv_and_parquet_give_the_same_corpus(tmp_path):
-    for name, table in make_tables().items():
+    more = exposures_of(played_ratio=[0.1, 1.0, None], position=[0, 1, 2]) | triplets_of(
+        [["t0", "t1", "t2"]], user_id=pl.lit("u1")
+    )
+    for name, table in (make_tables() | more).items():
         (tmp_path / "parquet").mkdir(exist_ok=True)
         (tmp_path / "csv").mkdir(exist_ok=True)
         table.write_parquet(tmp_path / "parquet" / f"{name}.parquet")
         table.write_csv(tmp_path / "csv" / f"{name}.csv")
     first, second = (
-        read_corpus(tmp_path / kind, needs=["plays", "thumbs"]) for kind in ("parquet", "csv")
+        read_corpus(tmp_path / kind, needs=["plays", "thumbs", "exposures"], uses=["triplets"])
+        for kind in ("parquet", "csv")
     )
-    for one, other in ((first, second), (first.plays, second.plays), (first.thumbs, second.thumbs)):
+    for table in (None, "plays", "thumbs", "exposures", "triplets"):
+        one, other = (getattr(whole, table) if table else whole for whole in (first, second))
         for name, value in vars(one).items():
             if isinstance(value, np.ndarray):
                 np.testing.assert_array_equal(value, getattr(other, name))
+
+
+def test_a_table_that_is_not_asked_for_is_not_read(tmp_path):
+    for name, table in make_tables().items():
+        table.write_parquet(tmp_path / f"{name}.parquet")
+    (tmp_path / "triplets.csv").write_text("a,b,odd\nt0,t0,t0\n")
+    assert read_corpus(tmp_path, needs=["plays"]).triplets is None
+    with pytest.raises(InputError, match="row 1: 't0', expected another track"):
+        read_corpus(tmp_path, uses=["triplets"])
+    with pytest.raises(InputError, match=r"no exposures\.parquet or exposures\.csv"):
+        read_corpus(tmp_path, needs=["exposures"])
 
 
 def test_ids_of_a_csv_keep_their_leading_zeros(tmp_path):

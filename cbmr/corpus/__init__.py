@@ -1,4 +1,4 @@
-"""The three tables a user brings, as checked arrays: tracks, plays, thumbs, and the one split.
+"""The tables a user brings, as checked arrays, and the one split of the tracks.
 
 Conventions: an id is a string outside and a row (its place in `track_ids` or `user_ids`) inside;
 this room alone turns one into the other. A table comes in as a polars DataFrame with the columns of
@@ -13,13 +13,22 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from cbmr.corpus.checks import checked_table, of_known_tracks, refuse_duplicates, refuse_rows
+from cbmr.corpus.checks import (
+    COLUMNS,
+    checked_table,
+    of_known_tracks,
+    refuse_duplicates,
+    refuse_exposures,
+    refuse_rows,
+    refuse_triplets,
+)
 from cbmr.corpus.split import SPLITS, split_by_hash
 from cbmr.errors import InputError
 
 __all__ = [
-    "SPLITS", "Corpus", "Plays", "Thumbs", "known_artist", "make_corpus", "rows_of",
-    "split_by_hash", "training_plays", "votes_of",
+    "SPLITS", "Corpus", "Exposures", "Plays", "Thumbs", "Triplets", "known_artist", "make_corpus",
+    "rows_of", "split_by_hash", "training_exposures", "training_plays", "training_triplets",
+    "votes_of",
 ]  # fmt: skip
 
 
@@ -52,12 +61,39 @@ class Thumbs:
 
 
 @dataclass(frozen=True)
+class Exposures:
+    """What radio stations played, voted on or not; one entry a (listener, seed, track).
+
+    Arrays are `[exposures]`; `played_ratio` is the share of the track that was heard, 1 for all of
+    it, NaN where unknown.
+    """
+
+    user: np.ndarray
+    seed: np.ndarray
+    track: np.ndarray
+    played_ratio: np.ndarray
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """Answers to which of three tracks is the odd one out. Arrays are `[answers]` of rows.
+
+    `user` is -1 where nobody is named; `a` and `b` are the two that belong together.
+    """
+
+    user: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    odd: np.ndarray
+
+
+@dataclass(frozen=True)
 class Corpus:
     """A checked corpus.
 
     `title`, `artist` and `album` are `[tracks]` text, empty where unknown; `duration_s` is NaN
     where unknown. `split` is `[tracks]` of `SPLITS`, or None when it depends on plays that were
-    not read. `notes` says what was left out, a sentence each.
+    not read. A table that was not read is None. `notes` says what was left out, a sentence each.
     """
 
     folder: Path
@@ -71,6 +107,8 @@ class Corpus:
     user_ids: np.ndarray
     plays: Plays | None
     thumbs: Thumbs | None
+    exposures: Exposures | None
+    triplets: Triplets | None
     notes: tuple[str, ...]
 
     def track_rows(self, track_ids: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -101,6 +139,8 @@ def make_corpus(
     tracks: pl.DataFrame,
     plays: pl.DataFrame | None = None,
     thumbs: pl.DataFrame | None = None,
+    exposures: pl.DataFrame | None = None,
+    triplets: pl.DataFrame | None = None,
     *,
     holdout: bool = True,
     names: Mapping[str, str] | None = None,
@@ -108,10 +148,12 @@ def make_corpus(
     """Check the tables and turn them into a corpus.
 
     `holdout=False` puts every track into the training split. `names` gives the file behind each
-    table, for messages. Repeated plays of one (listener, track) are summed; of repeated votes on
-    one (listener, seed, track) the latest by `time` counts, without `time` the last row.
+    table, for messages. Repeated plays of one (listener, track) are summed; of repeated votes and
+    exposures of one (listener, seed, track), and of one listener's answers on the same three
+    tracks, the latest by `time` counts, without `time` the last row. Where nobody is named, every
+    answer counts.
     """
-    files = {"tracks": "tracks", "plays": "plays", "thumbs": "thumbs", **(names or {})}
+    files = {name: name for name in COLUMNS} | dict(names or {})
     notes: list[str] = []
     tracks = checked_table("tracks", tracks, files["tracks"], notes)
     refuse_duplicates(tracks, files["tracks"])
@@ -126,10 +168,21 @@ def make_corpus(
         bad_thumb = ~pl.col("thumb").is_in([1, -1])
         refuse_rows(thumbs, "thumb", bad_thumb, files["thumbs"], "+1 (up) or -1 (down)")
         thumbs = of_known_tracks(thumbs, ("seed_id", "track_id"), track_ids, files["thumbs"], notes)
+    if exposures is not None:
+        file = files["exposures"]
+        exposures = checked_table("exposures", exposures, file, notes)
+        refuse_exposures(exposures, file)
+        exposures = of_known_tracks(exposures, ("seed_id", "track_id"), track_ids, file, notes)
+    if triplets is not None:
+        file = files["triplets"]
+        triplets = checked_table("triplets", triplets, file, notes)
+        refuse_triplets(triplets, file)
+        triplets = of_known_tracks(triplets, ("a", "b", "odd"), track_ids, file, notes)
 
-    tables = [table for table in (plays, thumbs) if table is not None]
+    tables = [table for table in (plays, thumbs, exposures, triplets) if table is not None]
     users = [_text(table, "user_id") for table in tables]
     user_ids = np.unique(np.concatenate(users)) if users else np.empty(0, dtype=str)
+    user_ids = user_ids[user_ids != ""]
     artist, album = _text(tracks, "artist"), _text(tracks, "album")
     play_arrays = None if plays is None else _plays(plays, track_ids, user_ids)
     return Corpus(
@@ -144,6 +197,8 @@ def make_corpus(
         user_ids=user_ids,
         plays=play_arrays,
         thumbs=None if thumbs is None else _thumbs(thumbs, track_ids, user_ids),
+        exposures=None if exposures is None else _exposures(exposures, track_ids, user_ids),
+        triplets=None if triplets is None else _triplets(triplets, track_ids, user_ids),
         notes=tuple(notes),
     )
 
@@ -172,16 +227,45 @@ def _plays(plays: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> 
 
 
 def _thumbs(thumbs: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> Thumbs:
-    if "time" in thumbs.columns:
-        thumbs = thumbs.sort("time", maintain_order=True, nulls_last=False)
-    latest = thumbs.unique(["user_id", "seed_id", "track_id"], keep="last", maintain_order=True)
-    latest = latest.sort("user_id", "seed_id", "track_id")
+    latest = _latest(thumbs)
     return Thumbs(
         user=rows_of(user_ids, _text(latest, "user_id")),
         seed=rows_of(track_ids, _text(latest, "seed_id")),
         track=rows_of(track_ids, _text(latest, "track_id")),
         up=(latest["thumb"] == 1).to_numpy(),
     )
+
+
+def _exposures(exposures: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> Exposures:
+    latest = _latest(exposures)
+    return Exposures(
+        user=rows_of(user_ids, _text(latest, "user_id")),
+        seed=rows_of(track_ids, _text(latest, "seed_id")),
+        track=rows_of(track_ids, _text(latest, "track_id")),
+        played_ratio=_numbers(latest, "played_ratio"),
+    )
+
+
+def _latest(table: pl.DataFrame) -> pl.DataFrame:
+    key = ["user_id", "seed_id", "track_id"]
+    return _by_time(table).unique(key, keep="last", maintain_order=True).sort(key)
+
+
+def _by_time(table: pl.DataFrame) -> pl.DataFrame:
+    if "time" not in table.columns:
+        return table
+    return table.sort("time", maintain_order=True, nulls_last=False)
+
+
+def _triplets(triplets: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> Triplets:
+    triplets = _by_time(triplets)
+    user = rows_of(user_ids, _text(triplets, "user_id"))
+    three = np.stack([rows_of(track_ids, _text(triplets, name)) for name in ("a", "b", "odd")])
+    # Answers that nobody gave may be those of many: each has a negative number of its own.
+    who = np.where(user < 0, -1 - np.arange(len(user)), user)
+    key = np.vstack([who, np.sort(three, axis=0)])[:, ::-1]
+    latest = len(user) - 1 - np.unique(key, axis=1, return_index=True)[1]
+    return Triplets(user[latest], *three[:, latest])
 
 
 def _split(
@@ -231,6 +315,24 @@ def votes_of(corpus: Corpus, split: str) -> Thumbs:
     elif split == "valid":
         chosen &= seed != "test"
     return thumbs[chosen]
+
+
+def training_exposures(corpus: Corpus) -> Exposures:
+    """The exposures whose seed and track are both `train`; there may be none."""
+    exposures = corpus.exposures
+    assert exposures is not None and corpus.split is not None
+    train = corpus.split == "train"
+    kept = train[exposures.seed] & train[exposures.track]
+    return Exposures(*(column[kept] for column in vars(exposures).values()))
+
+
+def training_triplets(corpus: Corpus) -> Triplets:
+    """The answers whose three tracks are all `train`; there may be none."""
+    triplets = corpus.triplets
+    assert triplets is not None and corpus.split is not None
+    train = corpus.split == "train"
+    kept = train[triplets.a] & train[triplets.b] & train[triplets.odd]
+    return Triplets(*(column[kept] for column in vars(triplets).values()))
 
 
 def known_artist(corpus: Corpus) -> np.ndarray:

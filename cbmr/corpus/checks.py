@@ -22,12 +22,24 @@ THUMB_COLUMNS = {
     "user_id": TEXT, "seed_id": TEXT, "track_id": TEXT, "thumb": INTEGER,
     "time": TIME, "station_id": TEXT,
 }  # fmt: skip
+EXPOSURE_COLUMNS = {
+    "user_id": TEXT, "seed_id": TEXT, "track_id": TEXT, "position": INTEGER, "propensity": NUMBER,
+    "played_ratio": NUMBER, "time": TIME, "station_id": TEXT,
+}  # fmt: skip
+TRIPLET_COLUMNS = {"a": TEXT, "b": TEXT, "odd": TEXT, "user_id": TEXT, "time": TIME}
 REQUIRED = {
     "tracks": ("track_id", "path"),
     "plays": ("user_id", "track_id", "count"),
     "thumbs": ("user_id", "seed_id", "track_id", "thumb"),
+    "exposures": ("user_id", "seed_id", "track_id"),
+    "triplets": ("a", "b", "odd"),
 }
-COLUMNS = {"tracks": TRACK_COLUMNS, "plays": PLAY_COLUMNS, "thumbs": THUMB_COLUMNS}
+COLUMNS = {
+    "tracks": TRACK_COLUMNS, "plays": PLAY_COLUMNS, "thumbs": THUMB_COLUMNS,
+    "exposures": EXPOSURE_COLUMNS, "triplets": TRIPLET_COLUMNS,
+}  # fmt: skip
+MOST_REPEATS = 10
+"""A `played_ratio` above this is no track heard again and again, but a percentage."""
 
 
 def checked_table(kind: str, table: pl.DataFrame, file: str, notes: list[str]) -> pl.DataFrame:
@@ -103,6 +115,30 @@ def refuse_rows(table: pl.DataFrame, name: str, bad: pl.Expr, file: str, expecte
         raise InputError(
             f"{file}: column {name!r}, row {row + 1}: {table[name][row]!r}, expected {expected}"
         )
+
+
+def refuse_exposures(exposures: pl.DataFrame, file: str) -> None:
+    """InputError for a number out of range; what is empty or NaN is unknown."""
+    position = pl.col("position")
+    propensity, ratio = (pl.col(name).fill_nan(None) for name in ("propensity", "played_ratio"))
+    outside = {
+        "position": (position < 0, "a place on the station, at least 0"),
+        "propensity": ((propensity <= 0) | (propensity > 1), "a probability above 0, at most 1"),
+        "played_ratio": (
+            (ratio < 0) | (ratio > MOST_REPEATS),
+            "a share of the track, 1 for all of it; is it in per cent?",
+        ),
+    }
+    for name, (bad, expected) in outside.items():
+        if name in exposures.columns:
+            refuse_rows(exposures, name, bad.fill_null(False), file, expected)
+
+
+def refuse_triplets(triplets: pl.DataFrame, file: str) -> None:
+    """InputError for a row whose three tracks are not three."""
+    a, b, odd = map(pl.col, ("a", "b", "odd"))
+    refuse_rows(triplets, "b", b == a, file, "another track than in 'a'")
+    refuse_rows(triplets, "odd", (odd == a) | (odd == b), file, "another track than in 'a' and 'b'")
 
 
 def refuse_duplicates(tracks: pl.DataFrame, file: str) -> None:

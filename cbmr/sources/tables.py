@@ -1,4 +1,4 @@
-"""A folder of tables (`tracks`, `plays`, `thumbs`; Parquet, or CSV with a header, UTF-8).
+"""A folder of tables (the names of `WHAT_FOR`; Parquet, or CSV with a header, UTF-8).
 
 Every field of a CSV is read as text and parsed by the corpus's own checks, so that a wrong value is
 reported with its row and ids keep their leading zeros.
@@ -16,6 +16,8 @@ WHAT_FOR = {
     "tracks": "which tracks there are and where their audio is",
     "plays": "who played what: collaborative filtering learns from it",
     "thumbs": "votes on radio stations: stage 2 learns from them",
+    "exposures": "what radio stations played, voted on or not: weaker evidence for stage 2",
+    "triplets": "which of three tracks is the odd one out: python -m tasks.survey asks",
 }
 
 
@@ -53,6 +55,8 @@ def read_corpus(
         tables["tracks"],
         tables.get("plays"),
         tables.get("thumbs"),
+        tables.get("exposures"),
+        tables.get("triplets"),
         holdout=holdout,
         names={name: str(file) for name, file in files.items()},
     )
