@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "factors": "corpus quiet factors",
     "priors": "corpus factors",
     "preferences": "corpus",
+    "evidence": "corpus",
     "metrics": "",
     "losses": "",
     "augment": "",
@@ -48,9 +49,8 @@ MAY_IMPORT = {
     "losses augment encoder vectors embed index playlists evaluation",
 }
 SOFTMAX_MODEL = ROOT / "cbmr/factors/vector_exp.py"
-LIGHT = ("corpus", "sources.tables", "sources.demo", "factors", "priors", "preferences", "metrics",
-         "vectors",
-         "index", "playlists")  # fmt: skip
+LIGHT = ("corpus", "sources.tables", "sources.demo", "factors", "priors", "preferences", "evidence",
+         "metrics", "vectors", "index", "playlists")  # fmt: skip
 
 
 def modules():
