@@ -131,6 +131,7 @@ class StationBatches(Dataset[dict[str, Any]]):
         place[rows] = np.arange(len(rows))
         here = np.flatnonzero((place[votes.seed] >= 0) & (place[votes.track] >= 0))
         pairs = pairs_among(votes.group[here], votes.up[here])
+        strength = votes.strength[here[pairs]].prod(axis=1)
         batch = {
             "logmel": self.store[rows],
             "frames": self.store.frames[rows],
@@ -141,7 +142,7 @@ class StationBatches(Dataset[dict[str, Any]]):
             "group": votes.group[here],
             "weight": votes.weight[here],
             "pairs": pairs,
-            "pair_weight": votes.pair_weight[here[pairs[:, 0]]],
+            "pair_weight": votes.pair_weight[here[pairs[:, 0]]] * strength,
         }
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 

@@ -11,7 +11,7 @@ validation votes, and no figure is built in.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import comb
 
@@ -115,6 +115,17 @@ def odd_one_out_votes(triplets: Triplets, *, weight: float) -> Evidence:
         weight=np.full(2 * groups, float(weight)),
         group=-1 - np.repeat(np.arange(groups), 2),
     )
+
+
+def on_rows(evidence: Evidence, rows: np.ndarray) -> Evidence:
+    """The evidence with its tracks moved to other rows, `rows` `[tracks]` saying where each went;
+    what is about a track that went nowhere (-1) is left out."""
+    seed, track = rows[evidence.seed], rows[evidence.track]
+    on_station = evidence.group >= 0
+    group = np.where(on_station, station_group(evidence.user, seed), evidence.group)
+    moved = replace(evidence, seed=seed, track=track, group=group)
+    kept = (seed >= 0) & (track >= 0)
+    return Evidence(*(column[kept] for column in vars(moved).values()))
 
 
 def next_three(

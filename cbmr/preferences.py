@@ -5,7 +5,8 @@ on an up, dissimilar on a down. A *preference* is a pair of votes of one group, 
 Within one listener's station (`both`), what a listener's kindness or a station's quality adds to
 all of its votes cancels; within a `station`, which is a seed whoever listens, and within a
 `listener`, whatever the seed, more votes find a partner and less cancels. Each group weighs the
-same whatever its size, so that heavy voters do not dominate.
+same whatever its size, so that heavy voters do not dominate. Other evidence (`cbmr.evidence`) is
+votes of its own weight beside the thumbs.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cbmr.corpus import Thumbs
+from cbmr.evidence import Evidence, station_group
 
 WITHIN = ("both", "station", "listener")
 LEAST_USED = 0.5
@@ -23,8 +25,9 @@ LEAST_USED = 0.5
 class Preferences:
     """Training votes, each array `[votes]`: track rows `seed` and `track`, whether `up`, the
     `group` that pairs are formed within, its share in a loss of single votes (`weight`, which
-    averages 1), and the weight of each pair it is part of (`pair_weight`, 0 where its group has no
-    pair; pairs average 1).
+    averages 1), its `strength` (1 for a thumb), and the weight of a pair of thumbs of its group
+    (`pair_weight`, which averages 1 over pairs; 0 where there is none). A pair weighs that times
+    the strength of both.
 
     `within` is one of `WITHIN`, and `pairs` how many there are. `stations` holds the rows of each
     (listener, seed)'s tracks, the seed among them.
@@ -35,13 +38,14 @@ class Preferences:
     up: np.ndarray
     group: np.ndarray
     weight: np.ndarray
+    strength: np.ndarray
     pair_weight: np.ndarray
     within: str
     pairs: int
     stations: tuple[np.ndarray, ...]
 
 
-def make_preferences(thumbs: Thumbs, *, within: str | None = None) -> Preferences:
+def make_preferences(thumbs: Thumbs, *others: Evidence, within: str | None = None) -> Preferences:
     """Group votes and weigh every group alike; `within` as `choose_within` has it, if not given.
 
     By hand, within both: listener u, seed s, ups on a and b, a down on c. The three votes weigh
@@ -49,31 +53,33 @@ def make_preferences(thumbs: Thumbs, *, within: str | None = None) -> Preference
     to average 1.
     """
     within = within or choose_within(thumbs)
-    group = _groups(thumbs, within)
+    votes = _together(thumbs, others)
+    group = _groups(votes, within)
     sizes = np.bincount(group)
-    ups = np.bincount(group, thumbs.up, minlength=len(sizes))
+    ups = np.bincount(group, votes.up, minlength=len(sizes))
     pairs = ups * (sizes - ups)
     # Every group's pairs weigh 1 together, then all of them 1 on average.
     each = np.divide(1.0, pairs, out=np.zeros(len(pairs)), where=pairs > 0)
     each *= pairs.sum() / max(1, np.count_nonzero(pairs))
-    weight = 1.0 / sizes[group]
+    weight = votes.weight / sizes[group]
     return Preferences(
-        seed=thumbs.seed,
-        track=thumbs.track,
-        up=thumbs.up,
+        seed=votes.seed,
+        track=votes.track,
+        up=votes.up,
         group=group,
         weight=(weight / weight.mean()).astype(np.float32),
+        strength=votes.weight.astype(np.float32),
         pair_weight=each[group].astype(np.float32),
         within=within,
         pairs=int(pairs.sum()),
-        stations=_stations(thumbs),
+        stations=_stations(votes),
     )
 
 
 def choose_within(thumbs: Thumbs) -> str:
     """`both` where at least half of the votes find a partner on their listener's own station, else
     `station`."""
-    group = _groups(thumbs, "both")
+    group = _groups(_together(thumbs, ()), "both")
     ups = np.bincount(group, thumbs.up)
     has_pair = (ups > 0) & (ups < np.bincount(group))
     return "both" if has_pair[group].mean() >= LEAST_USED else "station"
@@ -96,16 +102,26 @@ def pairs_among(group: np.ndarray, up: np.ndarray) -> np.ndarray:
     return np.stack([order[begin[of] + first], order[begin[of] + ups[of] + second]], axis=1)
 
 
-def _groups(thumbs: Thumbs, within: str) -> np.ndarray:
-    """Which group each vote is in, counted from 0."""
-    keys = {"both": [thumbs.user, thumbs.seed], "station": [thumbs.seed], "listener": [thumbs.user]}
-    return np.unique(np.stack(keys[within]), axis=1, return_inverse=True)[1].reshape(-1)
+def _together(thumbs: Thumbs, others: tuple[Evidence, ...]) -> Evidence:
+    """All votes in one, thumbs first."""
+    as_votes = Evidence(
+        thumbs.user, thumbs.seed, thumbs.track, thumbs.up, np.ones(len(thumbs)),
+        station_group(thumbs.user, thumbs.seed),
+    )  # fmt: skip
+    parts = [vars(part).values() for part in (as_votes, *others)]
+    return Evidence(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _stations(thumbs: Thumbs) -> tuple[np.ndarray, ...]:
-    group = _groups(thumbs, "both")
+def _groups(votes: Evidence, within: str) -> np.ndarray:
+    """Which group each vote is in, counted from 0; one that is on no station keeps its own."""
+    key = {"both": votes.group, "station": votes.seed, "listener": votes.user}[within]
+    return np.unique(np.where(votes.group < 0, votes.group, key), return_inverse=True)[1]
+
+
+def _stations(votes: Evidence) -> tuple[np.ndarray, ...]:
+    group = _groups(votes, "both")
     order = np.argsort(group, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
     return tuple(
-        np.unique(np.concatenate([thumbs.seed[one[:1]], thumbs.track[one]])) for one in members
+        np.unique(np.concatenate([votes.seed[one[:1]], votes.track[one]])) for one in members
     )

@@ -13,6 +13,7 @@ from tasks.runs import is_fresh, read_corpus, require, say, settings_of
 
 if TYPE_CHECKING:
     from cbmr.corpus import Thumbs
+    from cbmr.evidence import Evidence
     from tasks.stages import Material
 
 LOSSES = ("bpr", "drlim", "infonce", "lambdarank", "margin", "ranknet", "triplet", "warp")
@@ -23,7 +24,10 @@ GROUPS = {"both": "listener's station", "station": "seed", "listener": "listener
 
 def material(cfg: DictConfig) -> "Material":
     """What stage 2 learns from: all that decides it beside the settings."""
-    corpus = read_corpus(cfg, needs=["plays", "thumbs"])
+    evidence = cfg.evidence
+    exposures = ["exposures"] if evidence.skips or evidence.completions or evidence.plays else []
+    triplets = ["triplets"] if evidence.triplets else []
+    corpus = read_corpus(cfg, needs=["plays", "thumbs", *exposures], uses=triplets)
     require("regress", cfg)
 
     from cbmr.encoder import load_encoder
@@ -33,7 +37,9 @@ def material(cfg: DictConfig) -> "Material":
     spec, users = load_encoder(encoder_file).mel_spec, encoder_file.with_name("users.npz")
     learned_from = gather(cfg, corpus, spec, users)
     votes, ids = training_votes(learned_from), learned_from.store.track_ids
-    named = (corpus.user_ids[votes.user], ids[votes.seed], ids[votes.track], votes.up)
+    named = [corpus.user_ids[votes.user], ids[votes.seed], ids[votes.track], votes.up]
+    for other in other_evidence(cfg, learned_from):
+        named += [ids[other.seed], ids[other.track], other.up, other.group]
     more = {
         "regress/encoder.pt": file_hash(encoder_file),
         "training votes": content_hash(*named),
@@ -54,6 +60,24 @@ def training_votes(learned_from: "Material") -> "Thumbs":
     return votes
 
 
+def other_evidence(cfg: DictConfig, learned_from: "Material") -> list["Evidence"]:
+    """What the corpus knows beside thumbs, by the weights of `cfg.evidence`, as votes on rows of
+    the store."""
+    from cbmr.corpus import rows_of, training_exposures, training_triplets
+    from cbmr.evidence import odd_one_out_votes, on_rows, weaker_votes
+
+    corpus, found = learned_from.corpus, []
+    weights = dict(cfg.evidence)
+    of_triplets = weights.pop("triplets")
+    if corpus.exposures is not None:
+        assert corpus.thumbs is not None
+        found.append(weaker_votes(training_exposures(corpus), corpus.thumbs, **weights))
+    if corpus.triplets is not None:
+        found.append(odd_one_out_votes(training_triplets(corpus), weight=of_triplets))
+    rows = rows_of(learned_from.store.track_ids, corpus.track_ids)
+    return [on_rows(evidence, rows) for evidence in found]
+
+
 def run(cfg: DictConfig) -> None:
     """Fine-tune stage 1's encoder and leave `rank/`; stage 1's own where that is no better."""
     _check(cfg)
@@ -72,7 +96,8 @@ def run(cfg: DictConfig) -> None:
 
     store, valid = learned_from.store, learned_from.valid
     votes = training_votes(learned_from)
-    preferences = make_preferences(votes, within=cfg.within)
+    others = other_evidence(cfg, learned_from)
+    preferences = make_preferences(votes, *others, within=cfg.within)
     if cfg.loss.name not in NEED_NO_PAIRS and not preferences.pairs:
         raise InputError(
             f"loss={cfg.loss.name} learns from an up and a down of one {GROUPS[preferences.within]}"
@@ -106,7 +131,8 @@ def run(cfg: DictConfig) -> None:
         workers=cfg.workers,
     )
     say(
-        f"rank: {cfg.loss.name} on {len(votes)} votes of {len(preferences.stations)} stations, "
+        f"rank: {cfg.loss.name} on {len(votes)} votes and {len(preferences.up) - len(votes)} "
+        f"pieces of other evidence of {len(preferences.stations)} stations, "
         f"{preferences.pairs} pairs of an up and a down of one {GROUPS[preferences.within]}"
     )
     epoch = fit(cfg, "rank", learner, batches, settings, learned_from.inputs)

@@ -7,7 +7,13 @@ import pytest
 
 from cbmr.corpus import Exposures, Thumbs, Triplets
 from cbmr.errors import InputError
-from cbmr.evidence import next_three, odd_one_out_votes, station_group, weaker_votes
+from cbmr.evidence import (
+    next_three,
+    odd_one_out_votes,
+    on_rows,
+    station_group,
+    weaker_votes,
+)
 
 NO_THUMBS = Thumbs(*np.empty((3, 0), dtype=int), np.empty(0, dtype=bool))
 
@@ -26,6 +32,17 @@ def test_the_docstrings_example():
     votes = weaker_votes(exposures, NO_THUMBS, skips=0.3, completions=0.1, plays=0.05)
     group = 2**32 + 3
     assert listed(votes) == [(1, 3, 4, False, 0.3, group), (1, 3, 6, True, 0.1, group)]
+
+
+def test_evidence_moves_with_its_tracks():
+    """Tracks 3, 4 and 6 go to rows 0, 2 and nowhere: the station is of row 0 then, and what was
+    heard of 6 is left out. An answer's groups stay its own."""
+    exposures = Exposures(*np.array([[1] * 2, [3] * 2, [4, 6]]), np.array([0.2, 1.0]))
+    votes = weaker_votes(exposures, NO_THUMBS, skips=0.3, completions=0.1, plays=0.0)
+    rows = np.array([9, 9, 9, 0, 2, 9, -1])
+    assert listed(on_rows(votes, rows)) == [(1, 0, 2, False, 0.3, 2**32)]
+    answer = odd_one_out_votes(Triplets(*np.array([[-1], [3], [4], [0]])), weight=1.0)
+    assert on_rows(answer, rows).group.tolist() == [-1, -1, -2, -2]
 
 
 @pytest.mark.parametrize("weights", [(0.4, 0.2, 0.1), (0.4, 0.0, 0.0), (0, 0.2, 0), (0, 0, 0.1)])

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "features": "corpus",
     "factors": "corpus quiet factors",
     "priors": "corpus factors",
-    "preferences": "corpus",
+    "preferences": "corpus evidence",
     "evidence": "corpus",
     "metrics": "",
     "losses": "",

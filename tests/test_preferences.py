@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cbmr.corpus import Thumbs
+from cbmr.corpus import Exposures, Thumbs, Triplets
+from cbmr.evidence import odd_one_out_votes, weaker_votes
 from cbmr.preferences import WITHIN, choose_within, make_preferences, pairs_among
 
 
@@ -23,6 +24,29 @@ def test_the_docstrings_example():
     assert thumbs.track[pairs].tolist() == [[1, 3], [2, 3]]
     assert preferences.pairs == 2
     assert [station.tolist() for station in preferences.stations] == [[1, 2, 3, 9], [1, 9]]
+
+
+def test_other_evidence_stands_beside_the_thumbs_of_its_station():
+    """Listener 0 on seed 9: an up on 1, a down on 3, and a skip of 4 that weighs 0.5. The station's
+    two pairs weigh 1/2 each, the one with the skip half of that. The odd-one-out answer (7 and 8,
+    not 5) is two groups of a pair each, whatever pairs are formed within."""
+    thumbs = Thumbs(np.zeros(2, int), np.array([9, 9]), np.array([1, 3]), np.array([True, False]))
+    heard = Exposures(np.zeros(1, int), np.array([9]), np.array([4]), np.array([0.2]))
+    skip = weaker_votes(heard, thumbs, skips=0.5, completions=0.0, plays=0.0)
+    of_three = (np.array([row]) for row in (7, 8, 5))
+    answer = odd_one_out_votes(Triplets(np.array([-1]), *of_three), weight=1.0)
+    for within in WITHIN:
+        preferences = make_preferences(thumbs, skip, answer, within=within)
+        pairs = pairs_among(preferences.group, preferences.up)
+        named = preferences.seed[pairs[:, 0]], *preferences.track[pairs].T
+        weight = preferences.pair_weight[pairs[:, 0]] * preferences.strength[pairs].prod(axis=1)
+        found = dict(zip(zip(*(n.tolist() for n in named), strict=True), weight, strict=True))
+        third = 4 / 3  # four pairs in three groups
+        expected = {(9, 1, 3): third / 2, (9, 1, 4): third / 4, (7, 8, 5): third, (8, 7, 5): third}
+        assert found == pytest.approx(expected)
+    assert [station.tolist() for station in preferences.stations] == [
+        [5, 7, 8], [5, 7, 8], [1, 3, 4, 9],
+    ]  # fmt: skip
 
 
 def random_thumbs(votes=300):

@@ -301,6 +301,18 @@ def test_every_loss_trains(made, tmp_path, capsys):
         assert manifest["settings"]["loss"]["name"] == loss
 
 
+def test_an_odd_one_out_answer_trains_beside_the_thumbs(made, tmp_path, capsys):
+    shutil.copytree(made / "corpus", tmp_path / "corpus")
+    shutil.copytree(made / "run", tmp_path / "run")
+    (tmp_path / "corpus/triplets.csv").write_text("a,b,odd\nt0,t2,t1\nt0,t2,t13\n")
+    run_task(rank, tmp_path / "corpus", tmp_path / "run", *TINY, "learning_rate=0.01")
+    assert "4 pieces of other evidence" in capsys.readouterr().err  # t13 is held out
+    encoders = [(folder / "run/rank/encoder.pt").read_bytes() for folder in (made, tmp_path)]
+    assert encoders[0] != encoders[1]
+    with pytest.raises(InputError, match="exposures"):
+        run_task(rank, tmp_path / "corpus", tmp_path / "run", *TINY, "evidence.skips=0.5")
+
+
 def test_the_2013_network_trains_on_its_own_spectrogram(made, tmp_path):
     (tmp_path / "factors.npz").write_bytes((made / "run/factors.npz").read_bytes())
     (tmp_path / "factors.json").write_bytes((made / "run/factors.json").read_bytes())
