@@ -30,8 +30,8 @@ FREE_TEXT = {"corpus", "run", "seed", "output", "encoder_file", "title"}
 ABOVE_ZERO = {
     "alpha", "artist_spacing", "batch_size", "bootstraps", "components", "crop_s", "embedding_size",
     "epochs", "eps", "excerpt_s", "excerpts", "fastest", "hidden", "iterations", "learning_rate",
-    "listeners", "margin", "n", "sample", "scale", "size", "slowest", "temperature", "trees",
-    "words", "workers",
+    "listeners", "margin", "n", "rounds", "sample", "scale", "size", "slowest", "temperature",
+    "trees", "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "anchor", "band_masks", "band_width", "regularization", "rng_seed", "time_masks", "time_width",
