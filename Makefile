@@ -19,6 +19,7 @@ bench: .venv/installed-test
 	$(BIN)/python -m benchmarks.scan
 	$(BIN)/python -m benchmarks.playlist
 	$(BIN)/python -m benchmarks.factors
+	$(BIN)/python -m benchmarks.radio
 
 results: .venv/installed
 	$(BIN)/python -m benchmarks.results

@@ -26,16 +26,19 @@ from tasks.runs import locked, say
 
 OmegaConf.register_new_resolver("cores", lambda: os.cpu_count() or 1, replace=True)
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
-FREE_TEXT = {"corpus", "run", "seed", "output", "encoder_file", "title"}
+FREE_TEXT = {
+    "corpus", "down", "encoder_file", "forget", "listener", "output", "run", "seed", "station",
+    "title", "up",
+}  # fmt: skip
 ABOVE_ZERO = {
-    "alpha", "artist_spacing", "batch_size", "bootstraps", "components", "crop_s", "embedding_size",
-    "epochs", "eps", "excerpt_s", "excerpts", "fastest", "hidden", "iterations", "learning_rate",
-    "listeners", "margin", "n", "rounds", "sample", "scale", "size", "slowest", "temperature",
-    "trees", "words", "workers",
+    "alpha", "artist_spacing", "batch_size", "bootstraps", "components", "crop_s", "draws",
+    "embedding_size", "epochs", "eps", "excerpt_s", "excerpts", "fastest", "hidden", "iterations",
+    "learning_rate", "listeners", "margin", "n", "rounds", "sample", "scale", "size",
+    "slowest", "temperature", "trees", "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
-    "anchor", "band_masks", "band_width", "regularization", "rng_seed", "time_masks", "time_width",
-    "weight_decay",
+    "anchor", "band_masks", "band_width", "exploration", "regularization", "rng_seed", "time_masks",
+    "time_width", "weight_decay",
 }  # fmt: skip
 
 

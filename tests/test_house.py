@@ -16,6 +16,7 @@ from cbmr.factors import MODELS, factorize
 from cbmr.factors.vector_exp import vector_exp
 from cbmr.learners import FACTOR_LOSSES, THUMB_LOSSES
 from cbmr.logmel import MelSpec
+from cbmr.radio import DRAWS, start_station
 from tasks import rank, regress
 from tasks.command import CONF, check_settings
 
@@ -45,12 +46,13 @@ MAY_IMPORT = {
     "export": "encoder logmel",
     "index": "vectors",
     "playlists": "corpus index",
+    "radio": "corpus vectors",
     "evaluation": "corpus audio logmel sources spectrograms factors priors preferences metrics "
     "losses augment encoder vectors embed index playlists evaluation",
 }
 SOFTMAX_MODEL = ROOT / "cbmr/factors/vector_exp.py"
 LIGHT = ("corpus", "sources.tables", "sources.demo", "factors", "priors", "preferences", "evidence",
-         "metrics", "vectors", "index", "playlists")  # fmt: skip
+         "metrics", "vectors", "index", "playlists", "radio")  # fmt: skip
 
 
 def modules():
@@ -112,8 +114,8 @@ def test_every_yaml_fits_what_it_configures():
             if path.stem != "base":
                 cfg = hydra.compose(path.stem)
                 assert (ROOT / "tasks" / f"{path.stem}.py").exists(), path
-                if path.stem == "playlist":
-                    cfg.seed = "x"
+                if path.stem in ("playlist", "radio"):
+                    cfg["seed" if path.stem == "playlist" else "station"] = "x"
                 check_settings(cfg, hydra.compose(path.stem))
             seen.add(path)
         world = hydra.compose("demo").world
@@ -122,6 +124,9 @@ def test_every_yaml_fits_what_it_configures():
             options = inspect.signature(augment).parameters
             for name, value in hydra.compose(stage).augment.items():
                 assert options[name].default == value
+        radio = hydra.compose("radio")
+        exploration = inspect.signature(start_station).parameters["exploration"].default
+        assert (radio.exploration, radio.draws) == (exploration, DRAWS)
         defaults = inspect.signature(make_demo).parameters
         assert all(defaults[name].default == value for name, value in world.items())
         for path in sorted(Path(CONF).glob("encoder/*.yaml")):
@@ -159,7 +164,7 @@ def test_every_yaml_fits_what_it_configures():
             expected -= {"alpha", "eps"}  # of the factors
         assert set(cfg.options) == expected
         seen.add(path)
-    assert len(seen) == 37
+    assert len(seen) == 38
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
     assert set(regress.LOSSES) == set(FACTOR_LOSSES)
     assert {*Path(CONF).rglob("*.yaml")} == seen
