@@ -37,8 +37,8 @@ ABOVE_ZERO = {
     "slowest", "temperature", "trees", "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
-    "anchor", "band_masks", "band_width", "exploration", "regularization", "rng_seed", "time_masks",
-    "time_width", "weight_decay",
+    "anchor", "band_masks", "band_width", "completions", "exploration", "plays", "regularization",
+    "rng_seed", "skips", "time_masks", "time_width", "triplets", "weight_decay",
 }  # fmt: skip
 
 

@@ -426,6 +426,23 @@ def test_a_wrong_override_is_named(home, words, messages):
 
 
 @pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (["loss=mse"], ["loss=mse", "regress has others", "bpr, drlim"]),
+        (["within=album"], ["within=album", "both, station, listener"]),
+        (["loss=triplet", "within=listener"], ["a triplet has one seed"]),
+        (["loss=triplet", "loss.options.mine=easy"], ["mine=easy", "all, semihard, hard"]),
+        (["loss=ranknet", "loss.options.flip_rate=0.5"], ["flip_rate=0.5", "below 0.5"]),
+        (["evidence.skips=-1"], ["skips=-1", "at least 0"]),
+    ],
+)
+def test_a_wrong_option_of_rank_is_named(home, words, messages):
+    before = contents(home / "made")
+    refused(task("rank", *words, cwd=home, corpus="corpus", run="made"), *messages)
+    assert contents(home / "made") == before
+
+
+@pytest.mark.parametrize(
     ("arguments", "messages"),
     [
         (["format=mp3"], ["format=mp3", "table, m3u8, json"]),

@@ -301,6 +301,25 @@ def test_every_loss_trains(made, tmp_path, capsys):
         assert manifest["settings"]["loss"]["name"] == loss
 
 
+@pytest.mark.parametrize("degenerate", ["one vote", "ups alone", "one kind a station"])
+def test_few_or_one_sided_votes_end_in_an_encoder_or_a_message(made, tmp_path, degenerate):
+    """Every vote counts for DrLIM; a pair needs both kinds on one seed, and is missed by name."""
+    votes = {
+        "one vote": [("u0", "t0", "t2", 1)],
+        "ups alone": [("u0", "t0", "t2", 1), ("u0", "t0", "t4", 1), ("u2", "t2", "t0", 1)],
+        "one kind a station": [("u0", "t0", "t2", 1), ("u0", "t2", "t1", -1)],
+    }[degenerate]
+    columns = ["user_id", "seed_id", "track_id", "thumb"]
+    thumbs = pl.DataFrame(votes, columns, orient="row")
+    write_corpus(tmp_path / "corpus", thumbs=thumbs)
+    shutil.copytree(made / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/rank")
+    run_task(rank, tmp_path / "corpus", tmp_path / "run", *TINY)
+    assert load_encoder(tmp_path / "run/rank/encoder.pt").embedding_size == 4
+    with pytest.raises(InputError, match="none has both: use loss=drlim"):
+        run_task(rank, tmp_path / "corpus", tmp_path / "run", *TINY, "loss=ranknet")
+
+
 def test_an_odd_one_out_answer_trains_beside_the_thumbs(made, tmp_path, capsys):
     shutil.copytree(made / "corpus", tmp_path / "corpus")
     shutil.copytree(made / "run", tmp_path / "run")
