@@ -216,7 +216,7 @@ def test_a_wrong_prior_is_named(home, words, messages):
 
 def test_tracks_scanned_since_are_missed_before_they_are_scored(home, tmp_path):
     shutil.copytree(home / "made", tmp_path / "run")
-    path = tmp_path / "run/rank/embeddings.npz"
+    path = tmp_path / "run/rank/predicted.npz"
     with np.load(path) as file:
         np.savez(path, track_ids=file["track_ids"][:-1], vectors=file["vectors"][:-1])
     result = task("evaluate", cwd=home, corpus="corpus", run=tmp_path / "run")
