@@ -460,10 +460,17 @@ def test_a_wrong_playlist_option_is_named(home, arguments, messages):
 @pytest.mark.parametrize(
     ("word", "messages"),
     [
-        ("loss=mse", ["loss=mse", "drlim, ranknet, triplet", "regress has others"]),
+        (
+            "loss=mse",
+            [
+                "loss=mse",
+                "bpr, drlim, infonce, lambdarank, margin, ranknet, triplet, warp",
+                "regress has others",
+            ],
+        ),
         (
             "loss=nothing",
-            ["loss=nothing", "cosine, drlim, listeners, mdn, mse, ranknet, triplet, wpe"],
+            ["loss=nothing", "bpr, cosine, drlim, infonce"],
         ),
         ("loss.options.margins=1", ["is 'loss.options.margin' meant"]),
         ("loss.options.margin=wide", ["loss.options.margin=wide", "a number"]),
