@@ -22,6 +22,19 @@ from cbmr.corpus.checks import (
     refuse_rows,
     refuse_triplets,
 )
+from cbmr.corpus.records import (
+    Exposures,
+    Plays,
+    Thumbs,
+    Triplets,
+    exposures_of,
+    numbers,
+    plays_of,
+    rows_of,
+    text,
+    thumbs_of,
+    triplets_of,
+)
 from cbmr.corpus.split import SPLITS, split_by_hash
 from cbmr.errors import InputError
 
@@ -30,61 +43,6 @@ __all__ = [
     "rows_of", "split_by_hash", "training_exposures", "training_plays", "training_triplets",
     "votes_of",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Plays:
-    """Who played what how often; one entry a (listener, track). Arrays are `[plays]`."""
-
-    user: np.ndarray
-    track: np.ndarray
-    count: np.ndarray
-
-
-@dataclass(frozen=True)
-class Thumbs:
-    """Votes on radio stations; one entry a (listener, seed, track). Arrays are `[votes]`.
-
-    `user`, `seed` and `track` are rows; `up` is True for a thumb up, False for a thumb down.
-    """
-
-    user: np.ndarray
-    seed: np.ndarray
-    track: np.ndarray
-    up: np.ndarray
-
-    def __getitem__(self, chosen: np.ndarray) -> "Thumbs":
-        return Thumbs(self.user[chosen], self.seed[chosen], self.track[chosen], self.up[chosen])
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-
-@dataclass(frozen=True)
-class Exposures:
-    """What radio stations played, voted on or not; one entry a (listener, seed, track).
-
-    Arrays are `[exposures]`; `played_ratio` is the share of the track that was heard, 1 for all of
-    it, NaN where unknown.
-    """
-
-    user: np.ndarray
-    seed: np.ndarray
-    track: np.ndarray
-    played_ratio: np.ndarray
-
-
-@dataclass(frozen=True)
-class Triplets:
-    """Answers to which of three tracks is the odd one out. Arrays are `[answers]` of rows.
-
-    `user` is -1 where nobody is named; `a` and `b` are the two that belong together.
-    """
-
-    user: np.ndarray
-    a: np.ndarray
-    b: np.ndarray
-    odd: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -125,15 +83,6 @@ class Corpus:
         return np.flatnonzero(self.split == name)
 
 
-def rows_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The place of each `wanted` id in `ids`, -1 where it is not there; both `[n]` of text."""
-    if len(ids) == 0:
-        return np.full(len(wanted), -1)
-    order = np.argsort(ids, kind="stable")
-    at = np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)
-    return np.where(ids[order[at]] == wanted, order[at], -1)
-
-
 def make_corpus(
     folder: Path,
     tracks: pl.DataFrame,
@@ -157,7 +106,7 @@ def make_corpus(
     notes: list[str] = []
     tracks = checked_table("tracks", tracks, files["tracks"], notes)
     refuse_duplicates(tracks, files["tracks"])
-    track_ids = _text(tracks, "track_id")
+    track_ids = text(tracks, "track_id")
 
     if plays is not None:
         plays = checked_table("plays", plays, files["plays"], notes)
@@ -180,92 +129,27 @@ def make_corpus(
         triplets = of_known_tracks(triplets, ("a", "b", "odd"), track_ids, file, notes)
 
     tables = [table for table in (plays, thumbs, exposures, triplets) if table is not None]
-    users = [_text(table, "user_id") for table in tables]
+    users = [text(table, "user_id") for table in tables]
     user_ids = np.unique(np.concatenate(users)) if users else np.empty(0, dtype=str)
     user_ids = user_ids[user_ids != ""]
-    artist, album = _text(tracks, "artist"), _text(tracks, "album")
-    play_arrays = None if plays is None else _plays(plays, track_ids, user_ids)
+    artist, album = text(tracks, "artist"), text(tracks, "album")
+    play_arrays = None if plays is None else plays_of(plays, track_ids, user_ids)
     return Corpus(
         folder=folder,
         track_ids=track_ids,
-        path=_text(tracks, "path"),
-        title=_text(tracks, "title"),
+        path=text(tracks, "path"),
+        title=text(tracks, "title"),
         artist=artist,
         album=album,
-        duration_s=_numbers(tracks, "duration_s"),
+        duration_s=numbers(tracks, "duration_s"),
         split=_split(tracks, track_ids, artist, play_arrays, holdout, files["tracks"]),
         user_ids=user_ids,
         plays=play_arrays,
-        thumbs=None if thumbs is None else _thumbs(thumbs, track_ids, user_ids),
-        exposures=None if exposures is None else _exposures(exposures, track_ids, user_ids),
-        triplets=None if triplets is None else _triplets(triplets, track_ids, user_ids),
+        thumbs=None if thumbs is None else thumbs_of(thumbs, track_ids, user_ids),
+        exposures=None if exposures is None else exposures_of(exposures, track_ids, user_ids),
+        triplets=None if triplets is None else triplets_of(triplets, track_ids, user_ids),
         notes=tuple(notes),
     )
-
-
-def _text(table: pl.DataFrame, name: str) -> np.ndarray:
-    if name not in table.columns:
-        return np.full(len(table), "", dtype="<U1")
-    return np.array(table[name].fill_null("").to_list(), dtype=str)
-
-
-def _numbers(table: pl.DataFrame, name: str) -> np.ndarray:
-    if name not in table.columns:
-        return np.full(len(table), np.nan)
-    return table[name].fill_null(float("nan")).to_numpy()
-
-
-def _plays(plays: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> Plays:
-    summed = (
-        plays.group_by("user_id", "track_id").agg(pl.col("count").sum()).sort("user_id", "track_id")
-    )
-    return Plays(
-        user=rows_of(user_ids, _text(summed, "user_id")),
-        track=rows_of(track_ids, _text(summed, "track_id")),
-        count=summed["count"].to_numpy(),
-    )
-
-
-def _thumbs(thumbs: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> Thumbs:
-    latest = _latest(thumbs)
-    return Thumbs(
-        user=rows_of(user_ids, _text(latest, "user_id")),
-        seed=rows_of(track_ids, _text(latest, "seed_id")),
-        track=rows_of(track_ids, _text(latest, "track_id")),
-        up=(latest["thumb"] == 1).to_numpy(),
-    )
-
-
-def _exposures(exposures: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> Exposures:
-    latest = _latest(exposures)
-    return Exposures(
-        user=rows_of(user_ids, _text(latest, "user_id")),
-        seed=rows_of(track_ids, _text(latest, "seed_id")),
-        track=rows_of(track_ids, _text(latest, "track_id")),
-        played_ratio=_numbers(latest, "played_ratio"),
-    )
-
-
-def _latest(table: pl.DataFrame) -> pl.DataFrame:
-    key = ["user_id", "seed_id", "track_id"]
-    return _by_time(table).unique(key, keep="last", maintain_order=True).sort(key)
-
-
-def _by_time(table: pl.DataFrame) -> pl.DataFrame:
-    if "time" not in table.columns:
-        return table
-    return table.sort("time", maintain_order=True, nulls_last=False)
-
-
-def _triplets(triplets: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> Triplets:
-    triplets = _by_time(triplets)
-    user = rows_of(user_ids, _text(triplets, "user_id"))
-    three = np.stack([rows_of(track_ids, _text(triplets, name)) for name in ("a", "b", "odd")])
-    # Answers that nobody gave may be those of many: each has a negative number of its own.
-    who = np.where(user < 0, -1 - np.arange(len(user)), user)
-    key = np.vstack([who, np.sort(three, axis=0)])[:, ::-1]
-    latest = len(user) - 1 - np.unique(key, axis=1, return_index=True)[1]
-    return Triplets(user[latest], *three[:, latest])
 
 
 def _split(
@@ -281,7 +165,7 @@ def _split(
     if "split" in tracks.columns:
         outside = ~pl.col("split").is_in(SPLITS)
         refuse_rows(tracks, "split", outside, file, "train, valid or test")
-        split = _text(tracks, "split")
+        split = text(tracks, "split")
         if not (split == "train").any():
             raise InputError(f"{file}: column 'split' has no 'train': nothing to learn from")
         return split
