@@ -154,7 +154,8 @@ def _differences(encoder: Encoder, other: Encoder) -> Iterator[tuple[str, Any, A
 
 def _looped(logmel: torch.Tensor, frames: torch.Tensor, least: int) -> torch.Tensor:
     """The real frames again and again, up to the width of the batch and at least `least`."""
-    total = torch.sym_max(logmel.shape[2], least)  # type: ignore[no-untyped-call]  # torch's
+    # `max` would fix the exported graph to one length; torch left this one untyped.
+    total = torch.sym_max(logmel.shape[2], least)  # type: ignore[no-untyped-call]
     # Only a short cut, and an exported graph has no branches.
     if not torch.compiler.is_exporting() and bool((frames >= total).all()):
         return logmel
