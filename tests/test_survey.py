@@ -96,9 +96,10 @@ def test_what_was_answered_survives_a_kill(corpus):
         process.stdin.write(b"3\n1\n")
         process.stdin.flush()
         said = ""
-        while said.count(PROMPT) < 3:  # the third question waits for its answer
-            said += process.stderr.readline().decode()
-        process.send_signal(signal.SIGKILL)
+        for line in process.stderr:
+            said += line.decode()
+            if said.count(PROMPT) == 3:  # the third question waits for its answer
+                process.send_signal(signal.SIGKILL)
     first, second, _ = questions(said)
     assert answers(corpus) == [first, (*second[1:], second[0])]
     assert not list(corpus.glob("*.partial"))
@@ -112,10 +113,13 @@ def test_ctrl_c_ends_it_in_a_line(corpus):
         command(corpus), env=ENVIRONMENT, stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )
     with process:
-        while process.stderr.readline().decode() != PROMPT:
-            pass
-        process.send_signal(signal.SIGINT)
-        assert process.stderr.read().decode() == "interrupted; the same command goes on from here\n"
+        after = []
+        for line in process.stderr:
+            after.append(line.decode())
+            if after[-1] == PROMPT:
+                process.send_signal(signal.SIGINT)
+                after.clear()
+        assert after == ["interrupted; the same command goes on from here\n"]
     assert process.returncode == 130
 
 
