@@ -100,8 +100,8 @@ def odd_one_out_votes(triplets: Triplets, *, weight: float) -> Evidence:
 
     Each of the two tracks is the seed of a group of its own, numbered -1, -2 and so on: the answers
     are about no listener's station, and have no kindness or quality in common with any. The four
-    come from one act and are wrong together; `weight` is of each of them, so an answer of weight 1
-    counts as two thumbs up and two thumbs down.
+    come from one act and are wrong together; `weight` is of each of them, and so of each of the two
+    groups: an answer of weight 1/2 counts as much as a station.
 
     By hand: the answer (a 7, b 8, odd 9) is 7: 8 up, 9 down, group -1; 8: 7 up, 9 down, group -2.
     """

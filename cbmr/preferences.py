@@ -26,8 +26,8 @@ class Preferences:
     """Training votes, each array `[votes]`: track rows `seed` and `track`, whether `up`, the
     `group` that pairs are formed within, its share in a loss of single votes (`weight`, which
     averages 1), its `strength` (1 for a thumb), and the weight of a pair of thumbs of its group
-    (`pair_weight`, which averages 1 over pairs; 0 where there is none). A pair weighs that times
-    the strength of both.
+    (`pair_weight`, 0 where there is none). A pair weighs that times the strength of both, which
+    averages 1 over pairs.
 
     `within` is one of `WITHIN`, and `pairs` how many there are. `stations` holds the rows of each
     (listener, seed)'s tracks, the seed among them.
@@ -46,22 +46,27 @@ class Preferences:
 
 
 def make_preferences(thumbs: Thumbs, *others: Evidence, within: str | None = None) -> Preferences:
-    """Group votes and weigh every group alike; `within` as `choose_within` has it, if not given.
+    """Group votes and weigh every group as its strongest vote, which of thumbs is all alike; within
+    it, votes share by their strength. `within` as `choose_within` has it, if not given.
 
     By hand, within both: listener u, seed s, ups on a and b, a down on c. The three votes weigh
     1/3 each and the two pairs, of a and c and of b and c, 1/2 each, before the weights are scaled
-    to average 1.
+    to average 1. Two skips of strength 1/2 more, and a thumb weighs 1/4, a skip 1/8; a pair of
+    thumbs 1/4, one with a skip 1/8.
     """
     within = within or choose_within(thumbs)
     votes = _together(thumbs, others)
     group = _groups(votes, within)
-    sizes = np.bincount(group)
-    ups = np.bincount(group, votes.up, minlength=len(sizes))
-    pairs = ups * (sizes - ups)
-    # Every group's pairs weigh 1 together, then all of them 1 on average.
-    each = np.divide(1.0, pairs, out=np.zeros(len(pairs)), where=pairs > 0)
-    each *= pairs.sum() / max(1, np.count_nonzero(pairs))
-    weight = votes.weight / sizes[group]
+    groups = int(group.max()) + 1
+    strongest = np.zeros(groups)
+    np.maximum.at(strongest, group, votes.weight)
+    weight = votes.weight * (strongest / np.bincount(group, votes.weight))[group]
+    ups, downs = (np.bincount(group, side) for side in (votes.up, ~votes.up))
+    pairs = int((ups * downs).sum())
+    strength = (np.bincount(group, side * votes.weight) for side in (votes.up, ~votes.up))
+    product = np.prod(list(strength), axis=0)
+    each = np.divide(strongest, product, out=np.zeros(groups), where=product > 0)
+    each *= pairs / (strongest[product > 0].sum() or 1.0)
     return Preferences(
         seed=votes.seed,
         track=votes.track,
@@ -71,7 +76,7 @@ def make_preferences(thumbs: Thumbs, *others: Evidence, within: str | None = Non
         strength=votes.weight.astype(np.float32),
         pair_weight=each[group].astype(np.float32),
         within=within,
-        pairs=int(pairs.sum()),
+        pairs=pairs,
         stations=_stations(votes),
     )
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from omegaconf import DictConfig
 
 from cbmr.errors import InputError
@@ -39,7 +40,9 @@ def material(cfg: DictConfig) -> "Material":
     votes, ids = training_votes(learned_from), learned_from.store.track_ids
     named = [corpus.user_ids[votes.user], ids[votes.seed], ids[votes.track], votes.up]
     for other in other_evidence(cfg, learned_from):
-        named += [ids[other.seed], ids[other.track], other.up, other.group]
+        # By name, as rows move with listeners who have nothing to do with training; -1 is nobody.
+        users = np.append(corpus.user_ids, "")[other.user]
+        named += [users, ids[other.seed], ids[other.track], other.up, np.minimum(other.group, 0)]
     more = {
         "regress/encoder.pt": file_hash(encoder_file),
         "training votes": content_hash(*named),

@@ -28,7 +28,7 @@ def test_the_docstrings_example():
 
 def test_other_evidence_stands_beside_the_thumbs_of_its_station():
     """Listener 0 on seed 9: an up on 1, a down on 3, and a skip of 4 that weighs 0.5. The station's
-    two pairs weigh 1/2 each, the one with the skip half of that. The odd-one-out answer (7 and 8,
+    two pairs share its 1 as 1 to 0.5, so 2/3 and 1/3. The odd-one-out answer (7 and 8,
     not 5) is two groups of a pair each, whatever pairs are formed within."""
     thumbs = Thumbs(np.zeros(2, int), np.array([9, 9]), np.array([1, 3]), np.array([True, False]))
     heard = Exposures(np.zeros(1, int), np.array([9]), np.array([4]), np.array([0.2]))
@@ -42,11 +42,37 @@ def test_other_evidence_stands_beside_the_thumbs_of_its_station():
         weight = preferences.pair_weight[pairs[:, 0]] * preferences.strength[pairs].prod(axis=1)
         found = dict(zip(zip(*(n.tolist() for n in named), strict=True), weight, strict=True))
         third = 4 / 3  # four pairs in three groups
-        expected = {(9, 1, 3): third / 2, (9, 1, 4): third / 4, (7, 8, 5): third, (8, 7, 5): third}
+        expected = {
+            (9, 1, 3): third * 2 / 3,
+            (9, 1, 4): third / 3,
+            (7, 8, 5): third,
+            (8, 7, 5): third,
+        }
         assert found == pytest.approx(expected)
     assert [station.tolist() for station in preferences.stations] == [
         [5, 7, 8], [5, 7, 8], [1, 3, 4, 9],
     ]  # fmt: skip
+
+
+def test_many_weak_votes_do_not_drown_a_stations_thumbs():
+    """Two stations of two ups and a down; on the second 50 plays of weight 0.05 as well. Both weigh
+    as much as before, and its thumbs keep 3 of 3 + 2.5 of it. Plays alone weigh as one of them."""
+    seed = np.repeat([20, 21], 3)
+    thumbs = Thumbs(np.zeros(6, int), seed, np.tile([1, 2, 3], 2), np.tile([True, True, False], 2))
+
+    def plays(station):
+        heard = Exposures(*np.array([[0] * 50, [station] * 50, range(30, 80)]), np.full(50, np.nan))
+        return weaker_votes(heard, thumbs, skips=0.0, completions=0.0, plays=0.05)
+
+    preferences = make_preferences(thumbs, plays(21), plays(22), within="both")
+    total = np.bincount(preferences.group, preferences.weight)
+    assert total / total[0] == pytest.approx([1, 1, 0.05], rel=1e-5)
+    of_thumbs = preferences.weight[3:6].sum() / total[1]
+    assert of_thumbs == pytest.approx(3 / 5.5, rel=1e-5)
+    pairs = pairs_among(preferences.group, preferences.up)
+    weight = preferences.pair_weight[pairs[:, 0]] * preferences.strength[pairs].prod(axis=1)
+    of_group = np.bincount(preferences.group[pairs[:, 0]], weight)
+    assert of_group[0] == pytest.approx(of_group[1], rel=1e-4)
 
 
 def random_thumbs(votes=300):
