@@ -72,12 +72,6 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
         np.savez(file, **{name: _tight(array) for name, array in arrays.items()})  # type: ignore[arg-type]
 
 
-def has_array(path: Path, name: str) -> bool:
-    """Whether an `.npz` holds an array of this name."""
-    with zipfile.ZipFile(path) as archive:
-        return f"{name}.npy" in archive.namelist()
-
-
 def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
     """Read the named arrays of an `.npz`; InputError when one is missing, damaged or not finite."""
     try:

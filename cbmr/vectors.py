@@ -1,13 +1,13 @@
 """The artefact between training and serving: track ids and their unit vectors, on disk."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cbmr.corpus import rows_of
 from cbmr.errors import InputError
-from cbmr.files import has_array, read_arrays, write_arrays
+from cbmr.files import read_arrays, write_arrays
 
 UNIT_TOLERANCE = 1e-3
 
@@ -17,7 +17,7 @@ class Vectors:
     """`track_ids` text `[tracks]`, unique; `vectors` float32 `[tracks, embedding_size]`, unit.
 
     `confidence` float32 `[tracks]` in 0..1 is how sure of them an encoder is that tells (a mixture
-    density network).
+    density network); it is kept in a file of its own.
     """
 
     track_ids: np.ndarray
@@ -52,14 +52,10 @@ class Vectors:
 
 
 def save_vectors(path: Path, vectors: Vectors) -> None:
-    """Write `embeddings.npz`; NaN and infinity are refused."""
-    arrays = {name: array for name, array in vars(vectors).items() if array is not None}
-    write_arrays(path, **arrays)
+    """Write `embeddings.npz`, without the confidence; NaN and infinity are refused."""
+    write_arrays(path, track_ids=vectors.track_ids, vectors=vectors.vectors)
 
 
 def load_vectors(path: Path) -> Vectors:
     """Read `embeddings.npz`; InputError when it is damaged, not finite or not unit-norm."""
-    vectors = Vectors(*read_arrays(path, "track_ids", "vectors"))
-    if has_array(path, "confidence"):
-        return replace(vectors, confidence=read_arrays(path, "confidence")[0])
-    return vectors
+    return Vectors(*read_arrays(path, "track_ids", "vectors"))

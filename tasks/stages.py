@@ -189,7 +189,13 @@ def blended(
 
 
 def save_stage_vectors(folder: Path, predicted: Vectors, mixed: Blended | None) -> None:
-    """Leave `embeddings.npz`, and `predicted.npz` beside it where a prior is blended in."""
+    """Leave `embeddings.npz`, beside it `predicted.npz` where a prior is blended in, and
+    `confidence.npz` where the encoder tells how sure it is."""
+    if predicted.confidence is None:
+        (folder / "confidence.npz").unlink(missing_ok=True)
+    else:
+        known = {"track_ids": predicted.track_ids, "confidence": predicted.confidence}
+        write_arrays(folder / "confidence.npz", **known)
     if mixed is None:
         save_vectors(folder / "embeddings.npz", predicted)
         (folder / "predicted.npz").unlink(missing_ok=True)

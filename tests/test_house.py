@@ -155,7 +155,11 @@ def test_every_yaml_fits_what_it_configures():
         assert (cfg.name, cfg.size, cfg.tune) == (name, size, False)
         seen.add(Path(CONF) / f"factors/{name}.yaml")
     for path in sorted(Path(CONF).glob("loss/*.yaml")):
-        cfg = OmegaConf.load(path)
+        whole = OmegaConf.load(path)
+        assert set(whole) == {"loss", "learning_rate"} and path.read_text().startswith(
+            "# @package _global_"
+        )
+        cfg = whole.loss
         loss = {**THUMB_LOSSES, **FACTOR_LOSSES}[cfg.name]
         assert cfg.name == path.stem
         keywords = inspect.signature(loss).parameters.values()

@@ -21,6 +21,7 @@ from cbmr.embed import embed_file
 from cbmr.encoder import load_encoder
 from cbmr.errors import InputError
 from cbmr.evaluation.held_out import HeldOut
+from cbmr.files import read_json
 from cbmr.preferences import make_preferences
 from cbmr.vectors import load_vectors
 from tasks import evaluate, factorize, rank, regress, scan
@@ -44,7 +45,8 @@ def train_all(folder, run):
     run_task(scan, folder, run, "workers=1")
     run_task(factorize, folder, run, "factors.size=4", "factors.options.regularization=1")
     run_task(regress, folder, run, *TINY, *ENCODER)
-    run_task(rank, folder, run, *TINY, "learning_rate=0.01")
+    run_task(rank, folder, run, *TINY, "learning_rate=0.1")
+    assert read_json(run / "rank/metrics.json")["epoch"] > 0  # not stage 1's encoder again
 
 
 def trained(run):
@@ -215,11 +217,14 @@ def test_every_objective_of_stage_1_trains_and_stage_2_goes_on_from_it(made, tmp
     assert log[-1] < log[0]
     run_task(rank, made / "corpus", tmp_path, *TINY)
     run_task(evaluate, made / "corpus", tmp_path, "bootstraps=2")
-    vectors = np.load(tmp_path / "regress/embeddings.npz")
-    assert ("confidence" in vectors) == (loss == "mdn")
+    for stage in ("regress", "rank"):
+        assert (tmp_path / stage / "confidence.npz").exists() == (loss == "mdn")
     assert (tmp_path / "regress/users.npz").exists() == (loss == "listeners")
     if loss == "mdn":
-        assert ((vectors["confidence"] >= 0) & (vectors["confidence"] <= 1)).all()
+        vectors, sure = (np.load(tmp_path / f"regress/{name}.npz")
+                         for name in ("embeddings", "confidence"))  # fmt: skip
+        assert sure["track_ids"].tolist() == vectors["track_ids"].tolist()
+        assert ((sure["confidence"] >= 0) & (sure["confidence"] <= 1)).all()
     if loss == "listeners":
         users, factors = (np.load(tmp_path / name) for name in ("regress/users.npz", "factors.npz"))
         assert users["user_ids"].tolist() == factors["user_ids"].tolist()
@@ -324,7 +329,7 @@ def test_an_odd_one_out_answer_trains_beside_the_thumbs(made, tmp_path, capsys):
     shutil.copytree(made / "corpus", tmp_path / "corpus")
     shutil.copytree(made / "run", tmp_path / "run")
     (tmp_path / "corpus/triplets.csv").write_text("a,b,odd\nt0,t2,t1\nt0,t2,t13\n")
-    run_task(rank, tmp_path / "corpus", tmp_path / "run", *TINY, "learning_rate=0.01")
+    run_task(rank, tmp_path / "corpus", tmp_path / "run", *TINY, "learning_rate=0.1")
     assert "4 pieces of other evidence" in capsys.readouterr().err  # t13 is held out
     encoders = [(folder / "run/rank/encoder.pt").read_bytes() for folder in (made, tmp_path)]
     assert encoders[0] != encoders[1]
