@@ -27,14 +27,18 @@ from tasks.runs import locked, say
 OmegaConf.register_new_resolver("cores", lambda: os.cpu_count() or 1, replace=True)
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
 FREE_TEXT = {
-    "corpus", "down", "encoder_file", "forget", "listener", "output", "run", "seed", "station",
-    "title", "up",
+    "corpus", "down", "encoder_file", "exclude", "forget", "listener", "negative", "output", "run",
+    "seed", "station", "title", "up",
 }  # fmt: skip
+LISTS = {"negative", "seed"}
+WHOLE = {"max_per_album", "max_per_artist", "n"}
+"""Whole numbers whose default, null, does not tell."""
 ABOVE_ZERO = {
     "alpha", "artist_spacing", "batch_size", "bootstraps", "components", "crop_s", "draws",
     "embedding_size", "epochs", "eps", "excerpt_s", "excerpts", "fastest", "hidden", "iterations",
-    "learning_rate", "listeners", "margin", "n", "rounds", "sample", "scale", "size",
-    "slowest", "temperature", "trees", "words", "workers",
+    "learning_rate", "listeners", "lookback", "margin", "max_duration_s", "max_per_album",
+    "max_per_artist", "min_duration_s", "n", "negative_distance", "rounds", "sample", "scale",
+    "size", "slowest", "temperature", "total_duration_s", "trees", "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "anchor", "band_masks", "band_width", "completions", "exploration", "plays", "regularization",
@@ -111,18 +115,20 @@ def check_settings(cfg: DictConfig, defaults: DictConfig, prefix: str = "") -> N
         if isinstance(value, DictConfig) and isinstance(default, DictConfig):
             check_settings(value, default, f"{name}.")
             continue
-        expected = _expected(default, value)
+        expected = _expected(str(key), default, value)
         if expected:
             raise InputError(f"{name}={_shown(value)}: expected {expected}")
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and value != default:
             if key in ABOVE_ZERO and not value > 0:
                 raise InputError(f"{name}={value}: expected a number above 0")
             if key in AT_LEAST_ZERO and not value >= 0:
                 raise InputError(f"{name}={value}: expected a number of at least 0")
 
 
-def _expected(default: Any, value: Any) -> str:
+def _expected(key: str, default: Any, value: Any) -> str:
     """What kind of value the default says there should be; empty when it is."""
+    if default is None and value is not None and key in ABOVE_ZERO | AT_LEAST_ZERO:
+        default = 1 if key in WHOLE else 1.0
     if default is None or type(value) is type(default):
         return ""
     if isinstance(default, bool):
@@ -169,14 +175,31 @@ def _quoted(argument: str) -> str:
     key, equals, value = argument.partition("=")
     # A number as the choice of a group would be a defect to Hydra, quoted it is an unknown choice.
     is_text = key in FREE_TEXT or (_is_group(argument) and re.fullmatch(r"-?[\d.]+", value))
-    if not equals or not is_text or value[:1] in ("", "[", "{", "'", '"'):
+    if not equals or not is_text or value[:1] in ("", "{") or _is_quoted(value):
         return argument
-    if value == "null" and key in ("output", "encoder_file"):
+    if value == "null" and key in ("encoder_file", "exclude", "negative", "output"):
         return argument
+    if value[0] == "[" and value[-1] == "]":
+        if key not in LISTS:
+            return argument
+        items = re.findall(
+            r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]+)\s*(?:,|$)""", value[1:-1]
+        )
+        return f"{key}=[{','.join(_quotes(item.strip()) for item in items)}]"
+    return f"{key}={_quotes(value)}"
+
+
+def _is_quoted(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+
+
+def _quotes(text: str) -> str:
+    if _is_quoted(text):
+        return text
     # Within quotes only a quote, the backslashes before one, and an interpolation are special.
-    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", value)
+    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", text)
     escaped = re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped)
-    return f"{key}='{_literal(escaped)}'"
+    return f"'{_literal(escaped)}'"
 
 
 def _literal(text: str) -> str:
@@ -195,6 +218,10 @@ def _explained(name: str, error: Exception) -> str:
     if unknown:
         with hydra.initialize_config_dir(CONF, version_base=None):
             return _unknown_key(unknown[1], hydra.compose(name))
+    several = re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", text)
+    if several:
+        key, values = several.groups()
+        return f"{key}={values}: several values are typed as {key}=[{values}], a sweep with -m"
     choice = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
     if choice and (Path(CONF) / choice[1]).is_dir():
         options = sorted(file.stem for file in (Path(CONF) / choice[1]).glob("*.yaml"))
