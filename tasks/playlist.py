@@ -1,18 +1,37 @@
 """`python -m tasks.playlist seed=X`: the tracks that sound like a seed, in order."""
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from cbmr.errors import InputError
 from cbmr.files import read_json, whole_file
 from cbmr.index import load_index
-from cbmr.playlists import choose_format, find_seed, format_playlist, make_playlist
+from cbmr.playlists import (
+    TRACKS,
+    Catalogue,
+    Playlist,
+    Track,
+    choose_format,
+    find_excluded,
+    find_tracks,
+    format_playlist,
+    make_playlist,
+    make_rules,
+    shown_name,
+)
 from cbmr.vectors import load_vectors
 from tasks.command import command
 from tasks.runs import MANIFESTS, read_corpus, say, serving_stage
+
+RULES = ("negative_distance", "min_duration_s", "max_duration_s", "max_per_artist", "max_per_album",
+         "title_variants", "duplicate_similarity", "artist_spacing")  # fmt: skip
+SHAPE = ("n", "mode", "lookback", "temperature", "rng_seed", "total_duration_s")
 
 
 def run(cfg: DictConfig) -> None:
@@ -21,34 +40,105 @@ def run(cfg: DictConfig) -> None:
     form = choose_format(cfg.format, output)
     folder = Path(cfg.run)
     stage = serving_stage(cfg)
-    corpus = read_corpus(cfg)
-    seed = find_seed(corpus, cfg.seed)
-
-    vectors = load_vectors(folder / stage / "embeddings.npz")
+    catalogue = Catalogue(read_corpus(cfg), load_vectors(folder / stage / "embeddings.npz"))
     manifest = read_json(folder / MANIFESTS[stage])
+
+    weights = None if cfg.weights is None else _items(cfg, "weights")
+    seeds = find_tracks(catalogue, _words(cfg, "seed"), weights=weights)
+    notes = seeds.notes
+    unwanted: tuple[int | Path, ...] = ()
+    if cfg.negative is not None:
+        negative = find_tracks(catalogue, _words(cfg, "negative"), setting="negative")
+        unwanted, notes = negative.tracks, notes + negative.notes
+    excluded: frozenset[int] = frozenset()
+    if cfg.exclude is not None:
+        excluded, note = find_excluded(catalogue, Path(str(cfg.exclude)).expanduser())
+        notes += note
+    for text in notes:
+        say(f"note: {text}")
+
+    tracks = _heard(
+        cfg, catalogue, seeds.tracks + unwanted, folder / stage / "encoder.pt", manifest
+    )
+    rules = make_rules(
+        exclude=excluded,
+        negative=[track.vector for track in tracks[len(seeds.tracks) :]],
+        **{name: cfg[name] for name in RULES},
+    )
     if not (folder / MANIFESTS["index"]).exists():
         _build_index(cfg, stage)
-    index = load_index(folder / "index", vectors, encoder_hash=manifest["outputs"]["encoder.pt"])
+    encoder_hash = manifest["outputs"]["encoder.pt"]
     playlist = make_playlist(
-        corpus,
-        index,
-        _query(cfg, corpus, vectors, seed, folder / stage / "encoder.pt", manifest),
-        seed,
-        n=cfg.n,
-        artist_spacing=cfg.artist_spacing,
-        title=cfg.title,
+        catalogue,
+        load_index(folder / "index", catalogue.vectors, encoder_hash=encoder_hash),
+        tracks[: len(seeds.tracks)],
+        rules,
+        weights=seeds.weights,
+        title=cfg.title or seeds.title or None,
+        **{name: cfg[name] for name in SHAPE},
     )
     text = format_playlist(playlist, form, paths=cfg.paths, base=(output or Path("x")).parent)
+    content = text.encode(errors="replace")  # a file name may be no text
     if output is None:
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(content)
     else:
         with whole_file(output) as file:
-            file.write(text.encode())
+            file.write(content)
         say(f"playlist: {len(playlist.entries)} tracks -> {output}")
-    for rule, count in playlist.left_out.items():
-        say(f"playlist: {count} nearer tracks left out by {rule}={cfg[rule]}")
-    if len(playlist.entries) < cfg.n:
-        say(f"playlist: {len(playlist.entries)} of the {cfg.n} asked for: no more tracks fit")
+    _say_what_is_missing(cfg, catalogue, playlist)
+
+
+def _say_what_is_missing(cfg: DictConfig, catalogue: Catalogue, playlist: Playlist) -> None:
+    asked = {name: f"{name}={str(cfg[name]).lower()}" for name in (*RULES, "total_duration_s")}
+    asked["exclude"] = f"exclude={cfg.exclude}"
+    if cfg.explain:
+        for track in playlist.left_out:
+            entry = catalogue.entry(track.row, track.similarity)
+            name = shown_name(entry.artist, entry.title)
+            say(
+                f"left out: {track.similarity:6.3f}  {name} ({entry.track_id}): {asked[track.rule]}"
+            )
+    for rule, count in Counter(track.rule for track in playlist.left_out).items():
+        say(f"playlist: {count} nearer tracks left out by {asked[rule]}")
+    if playlist.exhausted:
+        wanted = cfg.n or (asked["total_duration_s"] if cfg.total_duration_s else TRACKS)
+        say(f"playlist: {len(playlist.entries)} of the {wanted} asked for: no more tracks fit")
+
+
+def _items(cfg: DictConfig, name: str) -> list[Any]:
+    """A setting that is one value or a list of them."""
+    value = cfg[name]
+    if isinstance(value, DictConfig):
+        raise InputError(f"{name}={value}: expected one, or several as {name}=[a,b]")
+    return list(value) if isinstance(value, ListConfig) else [value]
+
+
+def _words(cfg: DictConfig, name: str) -> list[str]:
+    return [str(value) for value in _items(cfg, name)]
+
+
+def _heard(
+    cfg: DictConfig,
+    catalogue: Catalogue,
+    sources: Sequence[int | Path],
+    encoder_file: Path,
+    manifest: dict[str, Any],
+) -> list[Track]:
+    """Tracks with their vectors; audio files from outside the corpus are embedded."""
+    vectors: dict[Path, np.ndarray] = {}
+    outside = [source for source in sources if isinstance(source, Path)]
+    if outside:
+        from cbmr.embed import embed_file
+        from cbmr.encoder import load_encoder
+
+        encoder = load_encoder(encoder_file)
+        excerpts = manifest.get("excerpts", 1)  # a stage's own vectors are of the middle
+        for path in outside:
+            vectors[path] = embed_file(encoder, path, excerpt_s=cfg.excerpt_s, excerpts=excerpts)
+    return [
+        catalogue.track(source, vectors[source] if isinstance(source, Path) else None)
+        for source in sources
+    ]
 
 
 def _build_index(cfg: DictConfig, stage: str) -> None:
@@ -61,26 +151,6 @@ def _build_index(cfg: DictConfig, stage: str) -> None:
     settings.stage = stage
     with locked(Path(cfg.run)):
         tasks.index.run(settings)
-
-
-def _query(
-    cfg, corpus, vectors, seed: int | Path, encoder_file: Path, manifest: dict
-) -> np.ndarray:
-    if isinstance(seed, Path):
-        from cbmr.embed import embed_file
-        from cbmr.encoder import load_encoder
-
-        excerpts = manifest.get("excerpts", 1)  # a stage's own vectors are of the middle
-        return embed_file(
-            load_encoder(encoder_file), seed, excerpt_s=cfg.excerpt_s, excerpts=excerpts
-        )
-    row = np.flatnonzero(vectors.track_ids == corpus.track_ids[seed])
-    if not len(row):
-        raise InputError(
-            f"seed={cfg.seed}: {corpus.audio_path(seed)} has no vector: it was not readable when "
-            "scanned, or is new since (python -m tasks.scan, then tasks.embed and tasks.index)"
-        )
-    return vectors.vectors[row[0]]
 
 
 if __name__ == "__main__":

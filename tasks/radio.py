@@ -10,7 +10,6 @@ The file is all that a station is; it is read, changed and written whole by each
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from omegaconf import DictConfig
 from cbmr.corpus import Corpus, rows_of
 from cbmr.errors import InputError
 from cbmr.files import read_arrays, read_json, write_json
-from cbmr.playlists import find_seed
+from cbmr.playlists import Catalogue, find_track, shown_name
 from cbmr.radio import (
     Pick,
     Reason,
@@ -43,29 +42,16 @@ PICKS = 5
 ITEMS = {"votes": {"track_id", "up"}, "picks": {"track_id", "propensity", "draws", "votes"}}
 
 
-@dataclass(frozen=True)
-class Catalogue:
-    """The tracks of the corpus that have a vector."""
-
-    corpus: Corpus
-    vectors: Vectors
-
-    def named(self, track: int) -> str:
-        row = int(self.corpus.track_rows(self.vectors.track_ids[[track]])[0])
-        title = str(self.corpus.title[row]) or self.corpus.audio_path(row).stem
-        artist = str(self.corpus.artist[row])
-        return " ".join((f"{artist} - {title}" if artist else title).split())
-
-
 def run(cfg: DictConfig) -> None:
     """Record a vote, or play; leave the station's file. Never trains."""
     path = Path(cfg.station).expanduser()
     changes = [key for key in ("forget", "up", "down") if cfg[key] is not None]
-    n = _number_of_picks(cfg, changes)
+    n = cfg.n if cfg.n is not None else 0 if changes else PICKS
     corpus = read_corpus(cfg)
-    kept = _read_station(cfg, corpus, path) if path.exists() else _new_station(cfg, corpus, path)
-    _record(corpus, kept, {key: str(cfg[key]) for key in changes}, path)
+    kept = _read_station(cfg, path) if path.exists() else _new_station(cfg, path)
     catalogue = Catalogue(corpus, _vectors(cfg, corpus, kept))
+    _begin(cfg, catalogue, kept, path)
+    _record(catalogue, kept, {key: str(cfg[key]) for key in changes}, path)
     station = _station(cfg, catalogue, kept, path)
     lines = []
     for _ in range(min(n, len(candidates(station)))):
@@ -89,18 +75,10 @@ def run(cfg: DictConfig) -> None:
     say(f"radio: {len(kept['votes'])} votes, {len(kept['picks'])} tracks played -> {path}")
 
 
-def _number_of_picks(cfg: DictConfig, changes: list[str]) -> int:
-    if cfg.n is None:
-        return 0 if changes else PICKS
-    if not isinstance(cfg.n, int) or isinstance(cfg.n, bool):
-        raise InputError(f"n={cfg.n}: expected a whole number above 0")
-    return cfg.n
-
-
 # --- the station's file -------------------------------------------------------------------------
 
 
-def _new_station(cfg: DictConfig, corpus: Corpus, path: Path) -> dict[str, Any]:
+def _new_station(cfg: DictConfig, path: Path) -> dict[str, Any]:
     if cfg.seed is None:
         raise InputError(
             f"station={path} is not there yet: expected seed= beside it, the track that a new "
@@ -111,14 +89,14 @@ def _new_station(cfg: DictConfig, corpus: Corpus, path: Path) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "stage": stage,
         "encoder": _encoder(cfg, stage),
-        "seed": _track_id(corpus, "seed", cfg.seed),
+        "seed": None,
         "listener": cfg.listener,
         "votes": [],
         "picks": [],
     }
 
 
-def _read_station(cfg: DictConfig, corpus: Corpus, path: Path) -> dict[str, Any]:
+def _read_station(cfg: DictConfig, path: Path) -> dict[str, Any]:
     kept = read_json(path)
     expected = {"format_version", "stage", "encoder", "seed", "listener", "votes", "picks"}
     if set(kept) != expected or kept["format_version"] != FORMAT_VERSION:
@@ -129,14 +107,8 @@ def _read_station(cfg: DictConfig, corpus: Corpus, path: Path) -> dict[str, Any]
     for key in ("votes", "picks"):
         if not all(set(item) == ITEMS[key] for item in kept[key]):
             raise InputError(f"station={path}: its {key} are not as this task writes them")
-    asked = {"seed": cfg.seed, "listener": cfg.listener, "stage": cfg.stage}
-    if cfg.seed is not None:
-        asked["seed"] = _track_id(corpus, "seed", cfg.seed)
-    for key, value in asked.items():
-        if value is not None and value != kept[key]:
-            raise InputError(
-                f"{key}={cfg[key]}: station={path} was made with {kept[key]}; begin a new station"
-            )
+    for key in ("listener", "stage"):
+        _refuse_another(cfg, key, cfg[key], kept, path)
     encoder = _encoder(cfg, kept["stage"])
     if encoder != kept["encoder"]:
         raise InputError(
@@ -155,14 +127,32 @@ def _encoder(cfg: DictConfig, stage: str) -> str:
     return read_json(manifest)["outputs"]["encoder.pt"]
 
 
-def _record(corpus: Corpus, kept: dict[str, Any], changes: dict[str, str], path: Path) -> None:
+def _begin(cfg: DictConfig, catalogue: Catalogue, kept: dict[str, Any], path: Path) -> None:
+    """The seed into a new station's file; no other into one that has begun."""
+    seed = None if cfg.seed is None else _track_id(catalogue, "seed", cfg.seed)
+    kept["seed"] = kept["seed"] or seed
+    _refuse_another(cfg, "seed", seed, kept, path)
+
+
+def _refuse_another(
+    cfg: DictConfig, key: str, value: str | None, kept: dict[str, Any], path: Path
+) -> None:
+    if value is not None and value != kept[key]:
+        raise InputError(
+            f"{key}={cfg[key]}: station={path} was made with {kept[key]}; begin a new station"
+        )
+
+
+def _record(
+    catalogue: Catalogue, kept: dict[str, Any], changes: dict[str, str], path: Path
+) -> None:
     """Votes into the file's list, and out of it."""
     voted = [item["track_id"] for item in kept["votes"]]
     found = {}
     for key, name in changes.items():
         # A track that has left the corpus since can still be forgotten, by its id.
         known = key == "forget" and name in voted
-        found[key] = name if known else _track_id(corpus, key, name)
+        found[key] = name if known else _track_id(catalogue, key, name)
     if len(set(found.values())) < len(found):
         raise InputError(f"{' and '.join(found)} name the same track: expected one of them")
     if "forget" in found and found["forget"] not in voted:
@@ -173,17 +163,14 @@ def _record(corpus: Corpus, kept: dict[str, Any], changes: dict[str, str], path:
             kept["votes"].append({"track_id": track_id, "up": key == "up"})
 
 
-def _track_id(corpus: Corpus, key: str, name: str) -> str:
-    try:
-        row = find_seed(corpus, name)
-    except InputError as error:
-        raise InputError(str(error).replace(f"seed={name}", f"{key}={name}", 1)) from error
+def _track_id(catalogue: Catalogue, key: str, name: str) -> str:
+    row = find_track(catalogue, name, setting=key)
     if isinstance(row, Path):
         raise InputError(
             f"{key}={name}: a station is of the corpus's tracks, and this file is none of them; "
             "add it to the tracks table, then python -m tasks.scan and tasks.embed"
         )
-    return str(corpus.track_ids[row])
+    return str(catalogue.corpus.track_ids[row])
 
 
 # --- the station itself -------------------------------------------------------------------------
@@ -249,8 +236,13 @@ def _line(catalogue: Catalogue, station: Station, kept: dict[str, Any], chosen: 
     reason = _because(catalogue, explain(station, track), rank_of(station, track))
     return (
         f"{len(kept['picks']) + 1:3d}  {similarity:6.3f}  p={chosen.propensity:.3f}  "
-        f"{catalogue.named(track)} ({vectors.track_ids[track]}): {reason}\n"
+        f"{_named(catalogue, track)} ({vectors.track_ids[track]}): {reason}\n"
     )
+
+
+def _named(catalogue: Catalogue, track: int) -> str:
+    entry = catalogue.entry(int(catalogue.row_of_vector[track]), float("nan"))
+    return " ".join(shown_name(entry.artist, entry.title).split())
 
 
 def _because(catalogue: Catalogue, reasons: list[Reason], rank: int) -> str:
@@ -261,7 +253,7 @@ def _because(catalogue: Catalogue, reasons: list[Reason], rank: int) -> str:
     if first.rank_without <= rank:
         return f"{_ordinal(rank)} by the seed and all votes together"
     kind = "up" if first.up else "down"
-    voted = catalogue.named(first.track)
+    voted = _named(catalogue, first.track)
     return f"here because of your {kind} on {voted}; without it, {_ordinal(first.rank_without)}"
 
 

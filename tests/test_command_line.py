@@ -6,6 +6,7 @@ types and norms, and every bad input for one clear line, status 1, no traceback,
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -390,6 +391,88 @@ def test_an_exported_encoder_serves_the_playlists_tracks_without_torch(home, tmp
     assert file_hash(tmp_path / "run/rank/encoder.pt").encode() in metadata
 
 
+def ids_of(result):
+    return [track["track_id"] for track in json.loads(succeeded(result).stdout)["tracks"]]
+
+
+def test_several_seeds_are_a_list_of_what_one_would_be(home):
+    """Titles that Hydra's grammar would refuse, quotes where there is a comma; a path keeps their
+    order, weights say which counts more."""
+    words = '[Beyoncé (live), 🎵 emoji = joy,"It\'s, well; a comma", t6]'
+    ids = ids_of(play(home, words, mode="path", n=9, format="json"))
+    assert len({*ids}) == len(ids) == 9
+    assert [name for name in ids if name in ("t1", "t3", "t4", "t6")] == ["t1", "t3", "t4", "t6"]
+    assert (ids[0], ids[-1]) == ("t1", "t6")
+    both = play(home, "[t0,t1]", n=3, format="json", weights="[1000,1]", duplicate_similarity=1)
+    one = play(home, "t0", n=4, format="json", duplicate_similarity=1)
+    assert ids_of(both)[2] == next(name for name in ids_of(one) if name not in ("t0", "t1"))
+
+
+@pytest.mark.parametrize("form", ["m3u8", "xspf", "jspf", "csv", "json"])
+@pytest.mark.parametrize("paths", ["absolute", "relative", "url"])
+def test_a_list_is_extended_and_left_out_by_its_file(home, tmp_path, form, paths):
+    mine = tmp_path / f"my list, 夜.{form}"
+    settings = {"n": 3, "title": "Mine", "duplicate_similarity": 1}
+    succeeded(play(home, "t0", output=mine, paths=paths, **settings))
+    before = mine.read_bytes()
+    first = ids_of(play(home, "t0", format="json", **settings))
+    longer = play(home, mine, n=6, format="json", duplicate_similarity=1)
+    assert ids_of(longer)[:3] == first and len(ids_of(longer)) == 6
+    assert json.loads(longer.stdout)["title"] == (
+        "Mine" if form != "csv" else "Like Plain and 2 more"
+    )
+    others = ids_of(play(home, "t0", exclude=mine, n=4, format="json", duplicate_similarity=1))
+    assert {*others} & {*first} == {"t0"}
+    # Over itself: read whole, then written whole.
+    succeeded(play(home, mine, n=6, output=mine, paths=paths, duplicate_similarity=1))
+    assert mine.read_bytes() != before and len({path.name for path in tmp_path.iterdir()}) == 1
+    assert ids_of(play(home, mine, n=6, format="json")) == ids_of(longer)
+
+
+def test_what_was_left_out_is_explained(home, tmp_path):
+    (tmp_path / "played").write_text("t2\nt4\ngone\n")
+    settings = {
+        "n": 14,
+        "format": "json",
+        "exclude": tmp_path / "played",
+        "max_per_artist": 2,
+        "duplicate_similarity": 1,
+        "negative": "t1",
+        "negative_distance": 0.001,
+    }
+    result = play(home, "t0", "explain=true", **settings)
+    listed = ids_of(result)
+    lines = result.stderr.splitlines()
+    reasons = dict(re.findall(r"left out: .*\((t\d+)\): (\w+)=", result.stderr))
+    assert (reasons["t2"], reasons["t4"], reasons["t1"]) == (
+        "exclude", "exclude", "negative_distance",
+    )  # fmt: skip
+    assert sorted([*reasons, *listed]) == sorted(f"t{row}" for row in range(14))
+    counts = re.findall(r"playlist: (\d+) nearer tracks left out by (\w+)=", result.stderr)
+    counted = {rule: int(number) for number, rule in counts}
+    assert counted == {rule: [*reasons.values()].count(rule) for rule in {*reasons.values()}}
+    assert lines[-1] == f"playlist: {len(listed)} of the 14 asked for: no more tracks fit"
+    assert f"exclude={tmp_path / 'played'}: 1 of 3 tracks are not in the corpus" in result.stderr
+    quiet = play(home, "t0", **settings)
+    assert ids_of(quiet) == listed and "left out:" not in quiet.stderr
+
+
+def test_temperature_and_total_length_by_their_settings(home):
+    def drawn(*arguments):
+        return ids_of(play(home, "t0", "format=json", "duplicate_similarity=1", *arguments))
+
+    assert drawn("temperature=9", "rng_seed=1") == drawn("temperature=9", "rng_seed=1")
+    assert drawn("temperature=9", "rng_seed=1") != drawn("temperature=9", "rng_seed=2")
+    assert len(drawn("total_duration_s=24")) == 6  # of 4 s each
+    assert len(drawn("mode=chain", "lookback=1", "total_duration_s=13")) == 3
+
+
+def test_a_seed_from_outside_stands_on_a_path(home, tmp_path):
+    odd = write_wav(tmp_path / "new, one.wav", tone(5, 300))
+    ids = ids_of(play(home, f"[t1,'{odd}',t6]", mode="path", n=7, format="json"))
+    assert (ids[0], ids[3], ids[-1]) == ("t1", None, "t6")
+
+
 # --- mistakes of the person ---------------------------------------------------------------------
 
 
@@ -445,16 +528,64 @@ def test_a_wrong_option_of_rank_is_named(home, words, messages):
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (["format=mp3"], ["format=mp3", "table, m3u8, json"]),
+        (["format=mp3"], ["format=mp3", "table, m3u8, xspf, jspf, csv, json"]),
         (["output=list.docx"], ["list.docx", "suffix"]),
         (["paths=local"], ["paths=local", "absolute, relative, url"]),
         (["run=empty"], ["python -m tasks.regress corpus=corpus run=empty"]),
+        (["seed=[]"], ["seed=[]", "at least one"]),
+        (["seed={t0: 1}"], ["seed={'t0': 1}", "seed=[a,b]"]),
+        (["seed=t0,t1"], ["seed=t0,t1", "several are typed as seed=[a,b]"]),
+        (["seed=[t0,nothing]"], ["seed=nothing", "nearest titles"]),
+        (["seed=[t0,t1,t2]", "n=2"], ["n=2", "3 seeds", "n=3"]),
+        (["seed=gone.m3u8"], ["seed=gone.m3u8", "a playlist"]),
+        (["seed='Round Midnight"], ["seed='Round Midnight", "nearest titles"]),
+        (["weights=[1,2]"], ["weights=[1, 2]", "expected 1 numbers above 0"]),
+        (["weights=1,2"], ["weights=1,2", "weights=[1,2]"]),
+        (["weights=[-1]"], ["negative="]),
+        (["negative=nobody"], ["negative=nobody", "nearest titles"]),
+        (["negative=t1", "negative_distance=near"], ["negative_distance=near", "a number"]),
+        (["mode=walk"], ["mode=walk", "nearest, chain, path"]),
+        (["mode=path"], ["mode=path", "two or more seeds", "seed=[a,b]"]),
+        (["mode=path", "seed=[t0,t1]", "total_duration_s=60"], ["mode=path", "leave one out"]),
+        (["mode=chain", "weights=[1]"], ["weights=", "mode=nearest"]),
+        (["lookback=0"], ["lookback=0", "above 0"]),
+        (["temperature=-1"], ["temperature=-1", "a number"]),
+        (["temperature=warm"], ["temperature=warm", "a number"]),
+        (["n=many"], ["n=many", "a whole number"]),
+        (["n=2.5"], ["n=2.5", "a whole number"]),
+        (["n=0"], ["n=0", "above 0"]),
+        (["max_per_artist=one"], ["max_per_artist=one", "a whole number"]),
+        (["max_per_album=0"], ["max_per_album=0", "above 0"]),
+        (["min_duration_s=long"], ["min_duration_s=long", "a number"]),
+        (["min_duration_s=9", "max_duration_s=8"], ["min_duration_s=9", "max_duration_s=8"]),
+        (["total_duration_s=1h"], ["total_duration_s=1h", "a number"]),
+        (["title_variants=some"], ["title_variants=some", "true or false"]),
+        (["exclude=gone.txt"], ["exclude=gone.txt is not there"]),
+        (["exclude=corpus/tracks.parquet"], ["tracks.parquet", "none of its"]),
+        (["max_artist=2"], ["'max_artist' is no setting", "is 'max_per_artist' meant"]),
     ],
 )
 def test_a_wrong_playlist_option_is_named(home, arguments, messages):
-    settings = {"corpus": "corpus", "run": "made"}
+    settings = {"corpus": "corpus", "run": "made", "seed": "t0"}
     settings |= dict(word.split("=", 1) for word in arguments)
-    refused(task("playlist", "seed=t0", cwd=home, **settings), *messages)
+    refused(task("playlist", cwd=home, **settings), *messages)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("cut.xspf", "<playlist", "cannot be read as XSPF"),
+        ("cut.jspf", '{"playlist":', "cannot be read as JSPF"),
+        ("cut.json", "{}", "neither 'tracks' nor 'playlist'"),
+        ("odd.csv", "a,b\n1,2\n", "none of track_id, path and title"),
+        ("other.m3u8", "#EXTM3U\nnot here.mp3\n", "none of its 1 tracks"),
+        ("empty.txt", "\n", "lists no track"),
+        ("song.mp3", "no sound", "song.mp3"),
+    ],
+)
+def test_a_bad_file_of_seeds_is_named(home, tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    refused(play(home, tmp_path / name), name, message)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from cbmr.factors import MODELS, factorize
 from cbmr.factors.vector_exp import vector_exp
 from cbmr.learners import FACTOR_LOSSES, THUMB_LOSSES
 from cbmr.logmel import MelSpec
+from cbmr.playlists import make_playlist, make_rules
 from cbmr.radio import DRAWS, start_station
 from tasks import rank, regress
 from tasks.command import CONF, check_settings
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     "embed": "audio logmel spectrograms encoder vectors",
     "export": "encoder logmel",
     "index": "vectors",
-    "playlists": "corpus index",
+    "playlists": "corpus vectors index playlists",
     "radio": "corpus vectors",
     "evaluation": "corpus audio logmel sources spectrograms factors priors preferences metrics "
     "losses augment encoder vectors embed index playlists evaluation",
@@ -120,6 +121,12 @@ def test_every_yaml_fits_what_it_configures():
             seen.add(path)
         world = hydra.compose("demo").world
         inspect.signature(make_demo).bind(Path(), **OmegaConf.to_container(world))
+        playlist = hydra.compose("playlist")
+        for function in (make_playlist, make_rules):
+            for name, parameter in inspect.signature(function).parameters.items():
+                # These are made of several settings, or come from files.
+                if name not in ("catalogue", "index", "seeds", "rules", "exclude", "negative"):
+                    assert parameter.default == playlist[name], name
         for stage in ("regress", "rank"):
             options = inspect.signature(augment).parameters
             for name, value in hydra.compose(stage).augment.items():

@@ -1,0 +1,192 @@
+"""What a person typed, or a file lists, to tracks of the corpus.
+
+A track is looked for by its id, then by its path, then by its name: the title alone where no artist
+is given, or "artist - title", whatever its case. What is none of these but a file is audio from
+outside the corpus.
+"""
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cbmr.corpus import Corpus
+from cbmr.errors import InputError
+from cbmr.playlists.catalogue import Catalogue, folded
+from cbmr.playlists.formats import SUFFIXES, Entry, read_playlist, shown_name, typed_entry
+
+MOST_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows of the corpus and audio files outside it, each once, in the order given, with their
+    `weights` if any were; `title` is that of the one playlist read, else empty; `notes` says what
+    of the files was not found, a sentence each."""
+
+    tracks: tuple[int | Path, ...]
+    weights: tuple[float, ...] | None
+    title: str
+    notes: tuple[str, ...]
+
+
+def find_tracks(
+    catalogue: Catalogue,
+    words: Sequence[str],
+    *,
+    setting: str = "seed",
+    weights: Sequence[float] | None = None,
+) -> Found:
+    """The tracks that `words` name: ids, paths, names, audio files, and files that list any of
+    these.
+
+    A track of a file weighs what its word does, one named twice weighs the sum. Raises InputError,
+    under the name of `setting`, for a word that names no track (with the nearest titles) or several
+    (with the ids to choose from), for a track without a vector, and for a file of which nothing is
+    found.
+    """
+    if not words:
+        raise InputError(f"{setting}=[]: expected at least one track")
+    each = [1.0] * len(words) if weights is None else [*weights]
+    numbers = all(type(weight) in (int, float) and weight > 0 for weight in each)
+    if len(each) != len(words) or not numbers:
+        raise InputError(
+            f"weights={weights}: expected {len(words)} numbers above 0, one for each {setting}; "
+            "what is not wanted goes into negative="
+        )
+    total: dict[int | Path, float] = {}
+    named = 0
+    titles: list[str] = []
+    notes: list[str] = []
+    for word, weight in zip(words, each, strict=True):
+        if _is_list(catalogue, word):
+            playlist = read_playlist(Path(word).expanduser())
+            titles.append(playlist.title)
+            tracks = [_listed(catalogue, entry) for entry in playlist.entries]
+            missing = [
+                entry
+                for entry, track in zip(playlist.entries, tracks, strict=True)
+                if track is None
+            ]
+            notes += _note(f"{setting}={word}", missing, len(tracks))
+            if len(missing) == len(tracks):
+                raise InputError(_nothing_of(f"{setting}={word}", playlist.entries))
+        else:
+            tracks = [find_track(catalogue, word, setting=setting)]
+        for track in tracks:
+            if track is not None:
+                named += 1
+                total[track] = total.get(track, 0.0) + weight
+    if named > len(total):
+        notes.append(f"{setting}: of {named} tracks {named - len(total)} were repeated")
+    return Found(
+        tracks=tuple(total),
+        weights=None if weights is None else tuple(total.values()),
+        title=titles[0] if len(words) == 1 and titles else "",
+        notes=tuple(notes),
+    )
+
+
+def find_track(catalogue: Catalogue, word: str, *, setting: str = "seed") -> int | Path:
+    """The row of the one track that `word` names, or an audio file outside the corpus; errors are
+    those of `find_tracks`."""
+    corpus = catalogue.corpus
+    entry = typed_entry(word)
+    rows = _rows(catalogue, entry)
+    if len(rows) > 1:
+        named = "; ".join(_named(corpus, row) for row in rows[:MOST_NAMED])
+        raise InputError(
+            f"{setting}={word}: {len(rows)} tracks have this title, choose one by its id: {named}"
+        )
+    if rows:
+        if catalogue.vector_of_row[rows[0]] < 0:
+            raise InputError(
+                f"{setting}={word}: {corpus.audio_path(rows[0])} has no vector: it was not "
+                "readable when scanned, or is new since (python -m tasks.scan, then tasks.embed "
+                "and tasks.index)"
+            )
+        return rows[0]
+    if entry.path is not None and os.path.isfile(entry.path):  # noqa: PTH113
+        return entry.path
+    near = difflib.get_close_matches(folded(word), catalogue.rows_of_title, 5, cutoff=0.5)
+    hint = "; ".join(_named(corpus, catalogue.rows_of_title[title][0]) for title in near)
+    several = f"; several are typed as {setting}=[a,b]" if "," in word else ""
+    raise InputError(
+        f"{setting}={word}: expected a track id, a title, an audio file or a playlist; nearest "
+        f"titles: {hint or 'none is near'}{several}"
+    )
+
+
+def find_excluded(catalogue: Catalogue, path: Path) -> tuple[frozenset[int], tuple[str, ...]]:
+    """The rows of every track that a playlist, or a file of ids one a line, may mean, and a note on
+    those that are not in the corpus. InputError for a file that is not there, or names none."""
+    if not path.is_file():
+        raise InputError(
+            f"exclude={path} is not there: expected a playlist or a file of track ids, one a line"
+        )
+    entries = read_playlist(path).entries
+    rows = [_rows(catalogue, entry) for entry in entries]
+    missing = [entry for entry, found in zip(entries, rows, strict=True) if not found]
+    if entries and len(missing) == len(entries):
+        raise InputError(_nothing_of(f"exclude={path}", entries))
+    note = _note(f"exclude={path}", missing, len(entries))
+    return frozenset(row for found in rows for row in found), tuple(note)
+
+
+def _is_list(catalogue: Catalogue, word: str) -> bool:
+    path = Path(os.path.expanduser(word))  # noqa: PTH111 ("~nobody" may be a title)
+    known = word in catalogue.row_of_id
+    return path.suffix.lower() in SUFFIXES and os.path.isfile(path) and not known  # noqa: PTH113
+
+
+def _rows(catalogue: Catalogue, entry: Entry) -> list[int]:
+    """Every row that an entry may mean, by the first of id, path and name that fits any."""
+    if entry.track_id is not None and entry.track_id in catalogue.row_of_id:
+        return [catalogue.row_of_id[entry.track_id]]
+    if entry.path is not None:
+        corpus, real = catalogue.corpus, None
+        for row in catalogue.rows_of_file.get(entry.path.name, ()):
+            real = real or os.path.realpath(entry.path)
+            if (
+                entry.track_id == corpus.path[row]
+                or os.path.realpath(corpus.audio_path(row)) == real
+            ):
+                return [row]
+    by_title = [] if entry.artist else catalogue.rows_of_title.get(folded(entry.title), [])
+    return by_title or catalogue.rows_of_name.get(folded(shown_name(entry.artist, entry.title)), [])
+
+
+def _listed(catalogue: Catalogue, entry: Entry) -> int | Path | None:
+    """The track of a file's entry; None where there is none, or it is not clear which."""
+    rows = _rows(catalogue, entry)
+    if rows:
+        same_artist = len({*catalogue.corpus.artist[rows].tolist()}) == 1
+        return rows[0] if same_artist and catalogue.vector_of_row[rows[0]] >= 0 else None
+    is_audio = entry.path is not None and os.path.isfile(entry.path)  # noqa: PTH113
+    return entry.path if is_audio else None
+
+
+def _named(corpus: Corpus, row: int) -> str:
+    artist = f" by {corpus.artist[row]}" if corpus.artist[row] else ""
+    return f"{corpus.title[row]}{artist} ({corpus.track_ids[row]})"
+
+
+def _nothing_of(file: str, entries: Sequence[Entry]) -> str:
+    if not entries:
+        return f"{file} lists no track"
+    return (
+        f"{file}: none of its {len(entries)} tracks (the first is {_shown(entries[0])!r}) is in "
+        "the corpus: expected track ids, paths or names of it"
+    )
+
+
+def _note(file: str, missing: Sequence[Entry], of: int) -> list[str]:
+    if not missing:
+        return []
+    first = _shown(missing[0])
+    return [f"{file}: {len(missing)} of {of} tracks are not in the corpus, the first is {first!r}"]
+
+
+def _shown(entry: Entry) -> str:
+    return shown_name(entry.artist, entry.title) or entry.track_id or str(entry.path)
