@@ -15,6 +15,7 @@ from cbmr.index import load_index
 from cbmr.playlists import (
     TRACKS,
     Catalogue,
+    Entry,
     Playlist,
     Track,
     choose_format,
@@ -46,7 +47,7 @@ def run(cfg: DictConfig) -> None:
     weights = None if cfg.weights is None else _items(cfg, "weights")
     seeds = find_tracks(catalogue, _words(cfg, "seed"), weights=weights)
     notes = seeds.notes
-    unwanted: tuple[int | Path, ...] = ()
+    unwanted: tuple[int | Entry, ...] = ()
     if cfg.negative is not None:
         negative = find_tracks(catalogue, _words(cfg, "negative"), setting="negative")
         unwanted, notes = negative.tracks, notes + negative.notes
@@ -120,13 +121,13 @@ def _words(cfg: DictConfig, name: str) -> list[str]:
 def _heard(
     cfg: DictConfig,
     catalogue: Catalogue,
-    sources: Sequence[int | Path],
+    sources: Sequence[int | Entry],
     encoder_file: Path,
     manifest: dict[str, Any],
 ) -> list[Track]:
     """Tracks with their vectors; audio files from outside the corpus are embedded."""
-    vectors: dict[Path, np.ndarray] = {}
-    outside = [source for source in sources if isinstance(source, Path)]
+    vectors: dict[Path | None, np.ndarray] = {}
+    outside = [source.path for source in sources if isinstance(source, Entry) and source.path]
     if outside:
         from cbmr.embed import embed_file
         from cbmr.encoder import load_encoder
@@ -136,7 +137,7 @@ def _heard(
         for path in outside:
             vectors[path] = embed_file(encoder, path, excerpt_s=cfg.excerpt_s, excerpts=excerpts)
     return [
-        catalogue.track(source, vectors[source] if isinstance(source, Path) else None)
+        catalogue.track(source, vectors[source.path] if isinstance(source, Entry) else None)
         for source in sources
     ]
 

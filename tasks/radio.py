@@ -129,7 +129,7 @@ def _encoder(cfg: DictConfig, stage: str) -> str:
 
 def _begin(cfg: DictConfig, catalogue: Catalogue, kept: dict[str, Any], path: Path) -> None:
     """The seed into a new station's file; no other into one that has begun."""
-    seed = None if cfg.seed is None else _track_id(catalogue, "seed", cfg.seed)
+    seed = None if cfg.seed is None else _track_id(catalogue, "seed", str(cfg.seed))
     kept["seed"] = kept["seed"] or seed
     _refuse_another(cfg, "seed", seed, kept, path)
 
@@ -165,7 +165,7 @@ def _record(
 
 def _track_id(catalogue: Catalogue, key: str, name: str) -> str:
     row = find_track(catalogue, name, setting=key)
-    if isinstance(row, Path):
+    if not isinstance(row, int):
         raise InputError(
             f"{key}={name}: a station is of the corpus's tracks, and this file is none of them; "
             "add it to the tracks table, then python -m tasks.scan and tasks.embed"

@@ -309,7 +309,8 @@ def test_seeds_by_id_path_and_name(tmp_path):
     inside = written(tmp_path / "audio", "4 #%?.mp3", b"")
     outside = written(tmp_path, "4 #%?.mp3", b"")
     assert found(catalogue, "t7", "audio/4 #%?.mp3", "夜の歌") == (7, 4, 9)
-    assert found(catalogue, str(inside), str(outside)) == (4, outside)
+    first, second = found(catalogue, str(inside), str(outside))
+    assert (first, second.path, second.title, second.artist) == (4, outside, "4 #%?", "")
     # Accents are coded in either of two ways.
     assert found(catalogue, "Artist 2 - BEYONCÉ", "artist 2 - beyonce\u0301") == (7,)
     assert found(catalogue, "artist 1 - a - b - c", "~") == (16, NAMES.index("~"))
@@ -379,6 +380,20 @@ def test_what_of_a_file_is_not_there_is_counted(tmp_path):
         found(catalogue, str(written(tmp_path, "empty.m3u8", "#EXTM3U\n")))
     with pytest.raises(InputError, match="expected at least one"):
         found(catalogue)
+
+
+def test_audio_from_outside_keeps_the_names_of_its_list(tmp_path):
+    catalogue = catalogue_of(tmp_path / "music")
+    written(tmp_path, "x.mp3", b"")
+    named = written(tmp_path, "a.m3u8", "#EXTINF:200,Someone - Their song\nx.mp3\n")
+    bare = written(tmp_path, "b.txt", "x.mp3\nt3\n")
+    first, second = found(catalogue, str(named), str(bare))
+    assert (first.track_id, first.path, second) == (None, tmp_path / "x.mp3", 3)
+    assert (first.artist, first.title, first.duration_s) == ("Someone", "Their song", 200)
+    track = catalogue.track(first, np.array([1, 0]))
+    assert (track.artist, track.duration_s) == ("someone", 200)
+    assert catalogue.entry(first, 1.0) == replace(first, similarity=1.0)
+    assert found(catalogue, str(bare))[0].title == "x"
 
 
 def test_a_history_leaves_out_all_that_it_may_mean(tmp_path):

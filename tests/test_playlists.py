@@ -13,6 +13,7 @@ from cbmr.errors import InputError
 from cbmr.index import build_index, load_index
 from cbmr.playlists import (
     Catalogue,
+    Entry,
     core_title,
     interpolate,
     make_playlist,
@@ -197,7 +198,8 @@ def test_tracks_without_an_artist_never_clash(index):
 
 def test_a_file_from_outside_comes_first_without_an_id(index):
     catalogue = Catalogue(corpus_of(400), index.vectors)
-    seed = catalogue.track(Path("/else/new one.ogg"), index.vectors.vectors[3])
+    file = Entry(None, "new one", "", "", Path("/else/new one.ogg"), np.nan, np.nan)
+    seed = catalogue.track(file, index.vectors.vectors[3])
     playlist = make_playlist(catalogue, index, [seed], n=3)
     first = playlist.entries[0]
     assert (first.track_id, first.title, first.similarity) == (None, "new one", 1.0)

@@ -5,9 +5,8 @@ Each map is made once, when it is first asked for: no later request passes over 
 
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -20,12 +19,12 @@ from cbmr.vectors import Vectors
 class Track:
     """What shapes and rules look at.
 
-    `source` is a row of the corpus, or an audio file outside it. `artist` and `album` are as they
-    are compared (`folded`), empty where unknown; `duration_s` is NaN where unknown; `vector` is
-    `[embedding_size]`, unit.
+    `source` is a row of the corpus, or the entry of an audio file outside it. `artist` and `album`
+    are as they are compared (`folded`), empty where unknown; `duration_s` is NaN where unknown;
+    `vector` is `[embedding_size]`, unit.
     """
 
-    source: int | Path
+    source: int | Entry
     title: str
     artist: str
     album: str
@@ -75,11 +74,12 @@ class Catalogue:
         places[self.row_of_vector[known]] = known
         return places
 
-    def track(self, source: int | Path, vector: np.ndarray | None = None) -> Track:
+    def track(self, source: int | Entry, vector: np.ndarray | None = None) -> Track:
         """A track of the corpus, or an audio file outside it with its `vector`."""
-        if isinstance(source, Path):
+        if isinstance(source, Entry):
             assert vector is not None
-            return Track(source, source.stem, "", "", float("nan"), vector)
+            artist, album = folded(source.artist), folded(source.album)
+            return Track(source, source.title, artist, album, source.duration_s, vector)
         return Track(
             source=source,
             title=str(self.corpus.title[source]),
@@ -89,10 +89,10 @@ class Catalogue:
             vector=self.vectors.vectors[self.vector_of_row[source]],
         )
 
-    def entry(self, source: int | Path, similarity: float) -> Entry:
+    def entry(self, source: int | Entry, similarity: float) -> Entry:
         """The same, as a list shows it."""
-        if isinstance(source, Path):
-            return Entry(None, source.stem, "", "", source, float("nan"), similarity)
+        if isinstance(source, Entry):
+            return replace(source, similarity=similarity)
         path = self.corpus.audio_path(source)
         return Entry(
             track_id=str(self.corpus.track_ids[source]),

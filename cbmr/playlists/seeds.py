@@ -6,9 +6,10 @@ outside the corpus.
 """
 
 import difflib
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cbmr.corpus import Corpus
@@ -21,11 +22,11 @@ MOST_NAMED = 10
 
 @dataclass(frozen=True)
 class Found:
-    """Rows of the corpus and audio files outside it, each once, in the order given, with their
-    `weights` if any were; `title` is that of the one playlist read, else empty; `notes` says what
-    of the files was not found, a sentence each."""
+    """Rows of the corpus and entries of audio files outside it, each once, in the order given, with
+    their `weights` if any were; `title` is that of the one playlist read, else empty; `notes` says
+    what of the files was not found, a sentence each."""
 
-    tracks: tuple[int | Path, ...]
+    tracks: tuple[int | Entry, ...]
     weights: tuple[float, ...] | None
     title: str
     notes: tuple[str, ...]
@@ -49,13 +50,14 @@ def find_tracks(
     if not words:
         raise InputError(f"{setting}=[]: expected at least one track")
     each = [1.0] * len(words) if weights is None else [*weights]
-    numbers = all(type(weight) in (int, float) and weight > 0 for weight in each)
+    numbers = all(type(weight) in (int, float) and 0 < weight < math.inf for weight in each)
     if len(each) != len(words) or not numbers:
         raise InputError(
             f"weights={weights}: expected {len(words)} numbers above 0, one for each {setting}; "
             "what is not wanted goes into negative="
         )
-    total: dict[int | Path, float] = {}
+    kept: dict[int | Path | None, int | Entry] = {}
+    total: dict[int | Path | None, float] = {}
     named = 0
     titles: list[str] = []
     notes: list[str] = []
@@ -73,24 +75,30 @@ def find_tracks(
             if len(missing) == len(tracks):
                 raise InputError(_nothing_of(f"{setting}={word}", playlist.entries))
         else:
-            tracks = [find_track(catalogue, word, setting=setting)]
+            tracks = [find_track(catalogue, word, setting=setting, or_list=True)]
         for track in tracks:
             if track is not None:
                 named += 1
-                total[track] = total.get(track, 0.0) + weight
+                key = track.path if isinstance(track, Entry) else track
+                kept.setdefault(key, track)
+                total[key] = total.get(key, 0.0) + weight
     if named > len(total):
         notes.append(f"{setting}: of {named} tracks {named - len(total)} were repeated")
     return Found(
-        tracks=tuple(total),
+        tracks=tuple(kept.values()),
         weights=None if weights is None else tuple(total.values()),
         title=titles[0] if len(words) == 1 and titles else "",
         notes=tuple(notes),
     )
 
 
-def find_track(catalogue: Catalogue, word: str, *, setting: str = "seed") -> int | Path:
-    """The row of the one track that `word` names, or an audio file outside the corpus; errors are
-    those of `find_tracks`."""
+def find_track(
+    catalogue: Catalogue, word: str, *, setting: str = "seed", or_list: bool = False
+) -> int | Entry:
+    """The row of the one track that `word` names, or the entry of an audio file outside the corpus.
+
+    Errors are those of `find_tracks`; `or_list` where they may advise lists.
+    """
     corpus = catalogue.corpus
     entry = typed_entry(word)
     rows = _rows(catalogue, entry)
@@ -107,14 +115,16 @@ def find_track(catalogue: Catalogue, word: str, *, setting: str = "seed") -> int
                 "and tasks.index)"
             )
         return rows[0]
-    if entry.path is not None and os.path.isfile(entry.path):  # noqa: PTH113
-        return entry.path
+    outside = _outside(entry)
+    if outside is not None:
+        return outside
     near = difflib.get_close_matches(folded(word), catalogue.rows_of_title, 5, cutoff=0.5)
     hint = "; ".join(_named(corpus, catalogue.rows_of_title[title][0]) for title in near)
-    several = f"; several are typed as {setting}=[a,b]" if "," in word else ""
+    several = f"; several are typed as {setting}=[a,b]" if or_list and "," in word else ""
+    file = "an audio file or a playlist" if or_list else "or an audio file"
     raise InputError(
-        f"{setting}={word}: expected a track id, a title, an audio file or a playlist; nearest "
-        f"titles: {hint or 'none is near'}{several}"
+        f"{setting}={word}: expected a track id, a title, {file}; nearest titles: "
+        f"{hint or 'none is near'}{several}"
     )
 
 
@@ -157,14 +167,22 @@ def _rows(catalogue: Catalogue, entry: Entry) -> list[int]:
     return by_title or catalogue.rows_of_name.get(folded(shown_name(entry.artist, entry.title)), [])
 
 
-def _listed(catalogue: Catalogue, entry: Entry) -> int | Path | None:
+def _listed(catalogue: Catalogue, entry: Entry) -> int | Entry | None:
     """The track of a file's entry; None where there is none, or it is not clear which."""
     rows = _rows(catalogue, entry)
     if rows:
         same_artist = len({*catalogue.corpus.artist[rows].tolist()}) == 1
         return rows[0] if same_artist and catalogue.vector_of_row[rows[0]] >= 0 else None
-    is_audio = entry.path is not None and os.path.isfile(entry.path)  # noqa: PTH113
-    return entry.path if is_audio else None
+    return _outside(entry)
+
+
+def _outside(entry: Entry) -> Entry | None:
+    """The entry of a file that is there, under the names that its list gives it."""
+    if entry.path is None or not os.path.isfile(entry.path):  # noqa: PTH113
+        return None
+    typed = entry.title == entry.track_id  # which is a path, then
+    title = entry.path.stem if typed or not entry.title else entry.title
+    return replace(entry, track_id=None, title=title)
 
 
 def _named(corpus: Corpus, row: int) -> str:
