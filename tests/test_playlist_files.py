@@ -372,7 +372,8 @@ def test_what_of_a_file_is_not_there_is_counted(tmp_path):
     read = find_tracks(catalogue, [str(seeds)])
     assert read.tracks == (5, 9)
     assert read.notes == (
-        f"seed={seeds}: 3 of 5 tracks are not in the corpus, the first is 'nothing like it'",
+        f"seed={seeds}: 3 of 5 tracks are not in the corpus, have no vector there, or share their "
+        "name with others, the first is 'nothing like it'",
     )
     with pytest.raises(InputError, match=r"none of its 1 tracks \(the first is 'x'\)"):
         found(catalogue, str(written(tmp_path, "none.txt", "x\n")))

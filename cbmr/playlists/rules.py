@@ -23,8 +23,8 @@ _VERSION = re.compile(
     r"""
     live (\ (at|in|from|on)\ .+ | \ (version|sessions?|recording|take|acoustic).* | .*\ \d{4})?
   | (recorded|acoustic|unplugged)\ live
-  | (.*\b)? (re-?master(ed)? | remix | mix | edit | version | demo | acoustic | instrumental
-    | unplugged | mono | stereo) (\ (session|take))? (\ \d{1,4})?
+  | (.*\b)? (re-?master(ed)? | remix(ed)?(\ by\ .+)? | mix | edit | version | demo | acoustic
+    | instrumental | unplugged | mono | stereo) (\ (session|take))? (\ \d{1,4})?
   | ((alternate|alternative)\ |out)? take (\ \d+)?
     """,
     re.VERBOSE,

@@ -18,6 +18,8 @@ from cbmr.playlists.catalogue import Catalogue, folded
 from cbmr.playlists.formats import SUFFIXES, Entry, read_playlist, shown_name, typed_entry
 
 MOST_NAMED = 10
+ABSENT = "are not in the corpus"
+UNUSED = f"{ABSENT}, have no vector there, or share their name with others"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def find_tracks(
                 for entry, track in zip(playlist.entries, tracks, strict=True)
                 if track is None
             ]
-            notes += _note(f"{setting}={word}", missing, len(tracks))
+            notes += _note(f"{setting}={word}", missing, len(tracks), UNUSED)
             if len(missing) == len(tracks):
                 raise InputError(_nothing_of(f"{setting}={word}", playlist.entries))
         else:
@@ -140,7 +142,7 @@ def find_excluded(catalogue: Catalogue, path: Path) -> tuple[frozenset[int], tup
     missing = [entry for entry, found in zip(entries, rows, strict=True) if not found]
     if entries and len(missing) == len(entries):
         raise InputError(_nothing_of(f"exclude={path}", entries))
-    note = _note(f"exclude={path}", missing, len(entries))
+    note = _note(f"exclude={path}", missing, len(entries), ABSENT)
     return frozenset(row for found in rows for row in found), tuple(note)
 
 
@@ -199,11 +201,11 @@ def _nothing_of(file: str, entries: Sequence[Entry]) -> str:
     )
 
 
-def _note(file: str, missing: Sequence[Entry], of: int) -> list[str]:
+def _note(file: str, missing: Sequence[Entry], of: int, why: str) -> list[str]:
     if not missing:
         return []
     first = _shown(missing[0])
-    return [f"{file}: {len(missing)} of {of} tracks are not in the corpus, the first is {first!r}"]
+    return [f"{file}: {len(missing)} of {of} tracks {why}, the first is {first!r}"]
 
 
 def _shown(entry: Entry) -> str:
