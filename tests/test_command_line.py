@@ -367,7 +367,8 @@ def test_an_exported_encoder_serves_the_playlists_tracks_without_torch(home, tmp
     sound = write_wav(
         tmp_path / "new.wav", np.concatenate([tone(31, hz) for hz in (230, 1800, 230)])
     )
-    listed = task("playlist", f"seed={sound}", "n=11", "artist_spacing=1", "format=json", **shared)
+    every = ["n=11", "artist_spacing=1", "duplicate_similarity=1", "format=json"]
+    listed = task("playlist", f"seed={sound}", *every, **shared)
     tracks = json.loads(succeeded(listed).stdout)["tracks"][1:]
     encoder = load_encoder(tmp_path / "run/rank/encoder.pt")
     query = embed_file(encoder, sound, excerpt_s=30, excerpts=2)
