@@ -25,9 +25,9 @@ LEAST_USED = 0.5
 class Preferences:
     """Training votes, each array `[votes]`: track rows `seed` and `track`, whether `up`, the
     `group` that pairs are formed within, its share in a loss of single votes (`weight`, which
-    averages 1), its `strength` (1 for a thumb), and the weight of a pair of thumbs of its group
-    (`pair_weight`, 0 where there is none). A pair weighs that times the strength of both, which
-    averages 1 over pairs.
+    averages 1), its `strength` (of a thumb, how certain it is), and the weight of a pair of thumbs
+    of its group (`pair_weight`, 0 where there is none). A pair weighs that times the strength of
+    both, which averages 1 over pairs.
 
     `within` is one of `WITHIN`, and `pairs` how many there are. `stations` holds the rows of each
     (listener, seed)'s tracks, the seed among them.
@@ -45,9 +45,15 @@ class Preferences:
     stations: tuple[np.ndarray, ...]
 
 
-def make_preferences(thumbs: Thumbs, *others: Evidence, within: str | None = None) -> Preferences:
-    """Group votes and weigh every group as its strongest vote, which of thumbs is all alike; within
-    it, votes share by their strength. `within` as `choose_within` has it, if not given.
+def make_preferences(
+    thumbs: Thumbs,
+    *others: Evidence,
+    certainty: np.ndarray | None = None,
+    within: str | None = None,
+) -> Preferences:
+    """Group votes and weigh every group as its strongest vote; within it, votes share by their
+    strength, which of a thumb is its `certainty` `[thumbs]`, 0 to 1, or 1. `within` as
+    `choose_within` has it, if not given.
 
     By hand, within both: listener u, seed s, ups on a and b, a down on c. The three votes weigh
     1/3 each and the two pairs, of a and c and of b and c, 1/2 each, before the weights are scaled
@@ -55,7 +61,7 @@ def make_preferences(thumbs: Thumbs, *others: Evidence, within: str | None = Non
     thumbs 1/4, one with a skip 1/8.
     """
     within = within or choose_within(thumbs)
-    votes = _together(thumbs, others)
+    votes = _together(thumbs, others, np.ones(len(thumbs)) if certainty is None else certainty)
     group = _groups(votes, within)
     groups = int(group.max()) + 1
     strongest = np.zeros(groups)
@@ -84,7 +90,7 @@ def make_preferences(thumbs: Thumbs, *others: Evidence, within: str | None = Non
 def choose_within(thumbs: Thumbs) -> str:
     """`both` where at least half of the votes find a partner on their listener's own station, else
     `station`."""
-    group = _groups(_together(thumbs, ()), "both")
+    group = _groups(_together(thumbs, (), np.ones(len(thumbs))), "both")
     ups = np.bincount(group, thumbs.up)
     has_pair = (ups > 0) & (ups < np.bincount(group))
     return "both" if has_pair[group].mean() >= LEAST_USED else "station"
@@ -107,12 +113,10 @@ def pairs_among(group: np.ndarray, up: np.ndarray) -> np.ndarray:
     return np.stack([order[begin[of] + first], order[begin[of] + ups[of] + second]], axis=1)
 
 
-def _together(thumbs: Thumbs, others: tuple[Evidence, ...]) -> Evidence:
+def _together(thumbs: Thumbs, others: tuple[Evidence, ...], certainty: np.ndarray) -> Evidence:
     """All votes in one, thumbs first."""
-    as_votes = Evidence(
-        thumbs.user, thumbs.seed, thumbs.track, thumbs.up, np.ones(len(thumbs)),
-        station_group(thumbs.user, thumbs.seed),
-    )  # fmt: skip
+    station = station_group(thumbs.user, thumbs.seed)
+    as_votes = Evidence(thumbs.user, thumbs.seed, thumbs.track, thumbs.up, certainty, station)
     parts = [vars(part).values() for part in (as_votes, *others)]
     return Evidence(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 

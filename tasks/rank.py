@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -14,11 +14,15 @@ from tasks.runs import is_fresh, read_corpus, require, say, settings_of
 
 if TYPE_CHECKING:
     from cbmr.corpus import Thumbs
+    from cbmr.encoder import Encoder
     from cbmr.evidence import Evidence
+    from cbmr.learners.learner import Validate
+    from cbmr.preferences import Preferences
     from tasks.stages import Material
 
 LOSSES = ("bpr", "drlim", "infonce", "lambdarank", "margin", "ranknet", "triplet", "warp")
 NEED_NO_PAIRS = ("drlim", "infonce")
+MOST_FLIPS = 0.45
 TRIPLETS = ("all", "semihard", "hard")
 GROUPS = {"both": "listener's station", "station": "seed", "listener": "listener"}
 
@@ -88,65 +92,50 @@ def run(cfg: DictConfig) -> None:
     if is_fresh(folder, "rank", settings, learned_from.inputs):
         return
 
-    import torch
-
-    from cbmr.batches import station_batches
     from cbmr.embed import embed_store
     from cbmr.encoder import load_encoder
-    from cbmr.learners import ThumbRanking
     from cbmr.preferences import make_preferences
-    from tasks.stages import blended, fit, optimisation, save_stage
+    from cbmr.votes import fit_votes
+    from tasks.stages import blended, save_stage
 
-    store, valid = learned_from.store, learned_from.valid
-    votes = training_votes(learned_from)
-    others = other_evidence(cfg, learned_from)
-    preferences = make_preferences(votes, *others, within=cfg.within)
-    if cfg.loss.name not in NEED_NO_PAIRS and not preferences.pairs:
-        raise InputError(
-            f"loss={cfg.loss.name} learns from an up and a down of one {GROUPS[preferences.within]}"
-            f" (within={preferences.within}), and none has both: use loss=drlim"
-        )
-    if cfg.loss.name == "infonce" and not votes.up.any():
-        raise InputError("loss=infonce learns from ups, and all votes are downs: use loss=drlim")
+    store, valid, targets = learned_from.store, learned_from.valid, learned_from.targets
+    votes, others = training_votes(learned_from), other_evidence(cfg, learned_from)
+    model = fit_votes(targets, votes, flip_rate=cfg.flip_rate, rng_seed=cfg.rng_seed)
+    say(f"rank: {model}")
+    meant, certainty = model.corrected(targets, votes)
+    preferences = make_preferences(meant, *others, certainty=certainty, within=cfg.within)
+    _check_sides(cfg, preferences)
     encoder = load_encoder(folder / "regress" / "encoder.pt")
     stage_1 = embed_store(encoder, store)  # its own file may be older than the store
     before = valid.measure(stage_1.of(store.track_ids[valid.rows]))
-    has_validation = valid.has_listening and valid.has_votes
-    if not has_validation:
+    validate = None
+    if valid.has_listening and valid.has_votes:
+        validate = valid.thumbs_score(before)
+    else:
         say("rank: no validation votes of both kinds, so the last epoch is kept")
 
-    torch.manual_seed(cfg.rng_seed)
-    learner = ThumbRanking(
-        encoder,
-        valid.thumbs_score(before) if has_validation else None,
-        loss=cfg.loss.name,
-        options=dict(cfg.loss.options),
-        anchor=cfg.anchor,
-        **optimisation(cfg, store.mel_spec),
-    )
-    batches = station_batches(
-        store,
-        preferences,
-        learned_from.targets,
-        valid.rows if has_validation else None,
-        batch_size=cfg.batch_size,
-        rng_seed=cfg.rng_seed,
-        workers=cfg.workers,
-    )
-    say(
-        f"rank: {cfg.loss.name} on {len(votes)} votes and {len(preferences.up) - len(votes)} "
-        f"pieces of other evidence of {len(preferences.stations)} stations, "
-        f"{preferences.pairs} pairs of an up and a down of one {GROUPS[preferences.within]}"
-    )
-    epoch = fit(cfg, "rank", learner, batches, settings, learned_from.inputs)
-    vectors = embed_store(encoder, store)
-    metrics = {"train_votes": len(votes), "epoch": epoch}
-    if has_validation:
-        after = valid.thumbs_score(before)(vectors.vectors[valid.rows])
-        if after["score"] <= before["thumbs_auc"]:
+    vectors, epoch = stage_1, 0
+    if model.only_chance and not any(len(evidence.up) for evidence in others):
+        say(
+            "rank: likeness foretells these votes no better than chance, so there is nothing to "
+            "learn from them and stage 1's encoder is exported"
+        )
+    else:
+        say(
+            f"rank: {cfg.loss.name} on {len(votes)} votes and {len(preferences.up) - len(votes)} "
+            f"pieces of other evidence of {len(preferences.stations)} stations, "
+            f"{preferences.pairs} pairs of an up and a down of one {GROUPS[preferences.within]}"
+        )
+        epoch = _fine_tune(cfg, encoder, learned_from, preferences, validate, settings)
+        vectors = embed_store(encoder, store)
+        tuned = validate and validate(vectors.vectors[valid.rows])
+        if tuned and tuned["score"] <= before["thumbs_auc"]:
             say("rank: no epoch beats stage 1 on validation, so stage 1's encoder is exported")
             encoder, vectors = load_encoder(folder / "regress" / "encoder.pt"), stage_1
-            metrics["epoch"], after = 0, before
+            epoch = 0
+    metrics = {"train_votes": len(votes), "flip_rate": model.flip_rate, "epoch": epoch}
+    if validate:
+        after = valid.measure(vectors.of(store.track_ids[valid.rows]))
         for name, value in before.items():
             metrics |= {f"valid_{name}": after[name], f"valid_{name}_stage_1": value}
     mixed = blended(
@@ -155,12 +144,70 @@ def run(cfg: DictConfig) -> None:
     save_stage(cfg, "rank", encoder, vectors, metrics, settings, learned_from.inputs, mixed=mixed)
 
 
+def _fine_tune(
+    cfg: DictConfig,
+    encoder: "Encoder",
+    learned_from: "Material",
+    preferences: "Preferences",
+    validate: "Validate | None",
+    settings: dict[str, Any],
+) -> int:
+    """Train, and leave in `encoder` the best epoch, whose number it returns."""
+    import torch
+
+    from cbmr.batches import station_batches
+    from cbmr.learners import ThumbRanking
+    from tasks.stages import fit, optimisation
+
+    torch.manual_seed(cfg.rng_seed)
+    learner = ThumbRanking(
+        encoder,
+        validate,
+        loss=cfg.loss.name,
+        options=dict(cfg.loss.options),
+        anchor=cfg.anchor,
+        layer_decay=cfg.layer_decay,
+        frozen_convolutions=cfg.frozen_convolutions,
+        **optimisation(cfg, learned_from.store.mel_spec),
+    )
+    batches = station_batches(
+        learned_from.store,
+        preferences,
+        learned_from.targets,
+        learned_from.valid.rows if validate else None,
+        batch_size=cfg.batch_size,
+        rng_seed=cfg.rng_seed,
+        workers=cfg.workers,
+    )
+    return fit(cfg, "rank", learner, batches, settings, learned_from.inputs)
+
+
+def _check_sides(cfg: DictConfig, preferences: "Preferences") -> None:
+    """InputError where a loss finds nothing to hold against each other."""
+    if cfg.loss.name not in NEED_NO_PAIRS and not preferences.pairs:
+        raise InputError(
+            f"loss={cfg.loss.name} learns from an up and a down of one {GROUPS[preferences.within]}"
+            f" (within={preferences.within}), and none has both: use loss=drlim"
+        )
+    if cfg.loss.name == "infonce" and not preferences.up.any():
+        raise InputError("loss=infonce learns from ups, and all votes are downs: use loss=drlim")
+
+
 def _check(cfg: DictConfig) -> None:
     if cfg.loss.name not in LOSSES:
         raise InputError(f"loss={cfg.loss.name}: expected {', '.join(LOSSES)}; regress has others")
-    flip_rate = cfg.loss.options.get("flip_rate", 0.0)
-    if not 0 <= flip_rate < 0.5:
-        raise InputError(f"flip_rate={flip_rate}: expected at least 0 and below 0.5")
+    of_pairs = cfg.loss.options.get("flip_rate", 0.0)
+    if not 0 <= of_pairs < 0.5:
+        raise InputError(f"loss.options.flip_rate={of_pairs}: expected at least 0 and below 0.5")
+    if cfg.flip_rate is not None and not (
+        type(cfg.flip_rate) in (int, float) and 0 <= cfg.flip_rate <= MOST_FLIPS
+    ):
+        raise InputError(
+            f"flip_rate={cfg.flip_rate}: expected a share of the votes from 0 to {MOST_FLIPS}, or "
+            "null for one that is estimated"
+        )
+    if not 0 < cfg.layer_decay <= 1:
+        raise InputError(f"layer_decay={cfg.layer_decay}: expected above 0 and at most 1")
     if cfg.within is not None and cfg.within not in GROUPS:
         raise InputError(f"within={cfg.within}: expected {', '.join(GROUPS)}, or null")
     if cfg.loss.name == "triplet":

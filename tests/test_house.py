@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "factors": "corpus quiet factors",
     "priors": "corpus factors",
     "preferences": "corpus evidence",
+    "votes": "corpus",
     "evidence": "corpus",
     "metrics": "",
     "losses": "",

@@ -434,3 +434,48 @@ def test_a_station_batch_embeds_each_track_once_and_uses_every_vote_among_them()
         for up, down in batch["pairs"].tolist()
     ]
     assert sorted(tracks) == [(1, 2, 3), (5, 3, 4)]
+
+
+def test_stage_2_notices_thumbs_that_say_nothing(made, tmp_path, capsys):
+    """Every listener votes on every training seed and track by a coin: stage 1 comes back, said."""
+    rng = np.random.default_rng(0)
+    train = [f"t{row}" for row in range(10)]
+    votes = [
+        (f"u{user}", seed, track, int(rng.choice([-1, 1])))
+        for user in range(4)
+        for seed in train
+        for track in train
+        if seed != track
+    ]
+    names = ["user_id", "seed_id", "track_id", "thumb"]
+    thumbs = pl.DataFrame(votes, schema=names, orient="row")
+    write_corpus(tmp_path / "corpus", thumbs=thumbs)
+    shutil.copytree(made / "run", tmp_path / "run")
+    run_task(rank, tmp_path / "corpus", tmp_path / "run", *TINY)
+    assert "no better than chance" in capsys.readouterr().err
+    encoders = [load_encoder(tmp_path / f"run/{stage}/encoder.pt") for stage in ("regress", "rank")]
+    for one, other in zip(*(encoder.state_dict().values() for encoder in encoders), strict=True):
+        assert torch.equal(one, other)
+    assert read_json(tmp_path / "run/rank/metrics.json")["epoch"] == 0
+
+
+def test_frozen_convolutions_and_slower_layers(made, tmp_path):
+    """Frozen, no convolution moves and the rest does; with layers slower from the top down, the
+    first convolution moves less than it does otherwise."""
+    shutil.copytree(made / "run", tmp_path / "run")
+    before = load_encoder(made / "run/regress/encoder.pt").network.state_dict()
+
+    def moved(*overrides):
+        run_task(rank, made / "corpus", tmp_path / "run", *TINY, *overrides)
+        last = torch.load(tmp_path / "run/rank/checkpoints/last.ckpt", weights_only=True)
+        after = last["state_dict"]
+        return {name: (after[f"encoder.network.{name}"] - before[name]).abs().max().item()
+                for name in before}  # fmt: skip
+
+    frozen, slower, plain = (
+        moved(*overrides) for overrides in (["frozen_convolutions=true"], ["layer_decay=0.5"], [])
+    )
+    for name, distance in frozen.items():
+        assert (distance == 0) == name.startswith("convolutions"), name
+    first = "convolutions.0.weight"
+    assert 0 < slower[first] < plain[first]

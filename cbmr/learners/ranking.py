@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from cbmr.encoder import Encoder
+from cbmr.errors import InputError
 from cbmr.learners.learner import Batch, Learner, Validate
 from cbmr.losses import (
     bpr,
@@ -112,11 +114,38 @@ class ThumbRanking(Learner):
         loss: str,
         options: dict[str, float],
         anchor: float,
+        layer_decay: float,
+        frozen_convolutions: bool,
         **shared: Any,
     ) -> None:
         super().__init__(encoder, validate, **shared)
         self.thumb_loss = partial(THUMB_LOSSES[loss], **options)
         self.anchor = anchor
+        self.layer_decay = layer_decay
+        self.layers = [
+            layer for layer in encoder.network.modules() if [*layer.parameters(recurse=False)]
+        ]
+        if frozen_convolutions:
+            convolutions = [
+                at for at, layer in enumerate(self.layers) if isinstance(layer, nn.Conv1d)
+            ]
+            if not convolutions:
+                raise InputError(f"frozen_convolutions=true: encoder={encoder.name} has none")
+            above = convolutions[-1] + 1
+            for layer in self.layers[:above]:
+                layer.requires_grad_(False)
+            self.layers = self.layers[above:]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """A layer learns at `layer_decay` times the rate of the one above it (Howard & Ruder
+        2018); the convolutions not at all where they are frozen."""
+        return [
+            {
+                "params": layer.parameters(recurse=False),
+                "lr": self.learning_rate * self.layer_decay**above,
+            }
+            for above, layer in enumerate(reversed(self.layers))
+        ]
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         embedding = self.encoder.expected(self.predict(batch))
