@@ -1,7 +1,8 @@
 """Files that are whole or absent, and the fingerprints by which artefacts know their inputs.
 
 Everything is written under a temporary name beside its final one, flushed to the disk, then
-renamed: whatever interrupts a write, the earlier file stands untouched. Arrays travel in `.npz`
+renamed, and the folder flushed too: whatever interrupts a write, a power cut included, the earlier
+file stands untouched, and what was said to be written stays. Arrays travel in `.npz`
 without pickle, and NaN and infinity are refused in both directions.
 """
 
@@ -37,12 +38,23 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:  # NumPy's own has no number, and says how much was written
         raise InputError(
             f"{path} cannot be written ({error.strerror or error}): is the disk full?"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk: without it a power cut can take a file's back."""
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
