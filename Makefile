@@ -17,6 +17,7 @@ bench: .venv/installed-test
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.encoders
 	$(BIN)/python -m benchmarks.scan
+	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.playlist
 	$(BIN)/python -m benchmarks.factors
 	$(BIN)/python -m benchmarks.radio

@@ -35,10 +35,11 @@ WHOLE = {"max_per_album", "max_per_artist", "n"}
 """Whole numbers whose default, null, does not tell."""
 ABOVE_ZERO = {
     "alpha", "artist_spacing", "batch_size", "bootstraps", "components", "crop_s", "draws",
-    "embedding_size", "epochs", "eps", "excerpt_s", "excerpts", "fastest", "hidden", "iterations",
-    "learning_rate", "listeners", "lookback", "margin", "max_duration_s", "max_per_album",
-    "max_per_artist", "min_duration_s", "n", "negative_distance", "rounds", "sample", "scale",
-    "size", "slowest", "temperature", "total_duration_s", "trees", "words", "workers",
+    "embedding_size", "epochs", "eps", "excerpt_s", "excerpts", "fastest", "file_timeout_s",
+    "hidden", "iterations", "learning_rate", "listeners", "lookback", "margin", "max_duration_s",
+    "max_per_album", "max_per_artist", "min_duration_s", "n", "negative_distance", "rounds",
+    "sample", "scale", "size", "slowest", "temperature", "total_duration_s", "trees", "words",
+    "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "anchor", "band_masks", "band_width", "completions", "exploration", "plays", "regularization",

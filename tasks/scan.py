@@ -32,13 +32,17 @@ def run(cfg: DictConfig) -> None:
             excerpt_s=cfg.excerpt_s,
             excerpts=cfg.excerpts,
             workers=cfg.workers,
+            file_timeout_s=cfg.file_timeout_s,
             progress=report,
+            say=say,
         )
     for track_id, reason in scan.skipped.items():
-        say(f"skipped {track_id}: {reason}")
+        # Names may hold line ends, and worse.
+        shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in reason)
+        say(f"skipped {track_id}: {shown}")
     say(
-        f"scan: {scan.readable} tracks readable, {scan.decoded} decoded now, "
-        f"{len(scan.skipped)} skipped -> {folder}"
+        f"scan: {scan.readable} tracks readable, {scan.decoded} decoded now, {scan.known} known by "
+        f"their content, {len(scan.skipped)} skipped -> {folder}"
     )
 
 

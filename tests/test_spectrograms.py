@@ -1,10 +1,11 @@
-"""The store: what is in it, what is skipped, and what survives an interruption."""
+"""The store: what is in it, what is skipped, what is decoded again and why.
 
+What a scan has to survive is in `test_faults.py`.
+"""
+
+import json
 import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from cbmr.errors import InputError
 from cbmr.logmel import MelSpec, logmel
 from cbmr.spectrograms import SpectrogramStore, build_store, store_frames
 from cbmr.spectrograms import store_folder as folder_of
+from cbmr.spectrograms.decoding import Decoded
 from tests.conftest import tone, write_wav
 
 SPEC = MelSpec(sample_rate=8_000, n_fft=512, hop=256, mels=16)
@@ -24,6 +26,16 @@ EXCERPT_S = 4.0
 def build(folder, paths, **changed):
     settings = {"spec": SPEC, "excerpt_s": EXCERPT_S, "workers": 2, "piece_rows": 3, **changed}
     return build_store(folder, [path.stem for path in paths], paths, **settings)
+
+
+def assert_same(folder, other):
+    """The same tracks, the same reasons, the same numbers, however they are divided into pieces."""
+    one, two = SpectrogramStore(folder), SpectrogramStore(other)
+    assert (folder / "catalogue.json").read_bytes() == (other / "catalogue.json").read_bytes()
+    assert one.fingerprint == two.fingerprint
+    rows = np.arange(len(one))
+    for ours, theirs in zip(one.excerpts(rows), two.excerpts(rows), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +90,7 @@ def test_a_second_scan_decodes_nothing_and_changes_nothing(audio, store_folder):
 
 def test_workers_do_not_change_the_store(audio, store_folder, tmp_path):
     build(tmp_path, audio, workers=1)
-    for path in store_folder.rglob("*.npy"):
-        same = tmp_path / path.relative_to(store_folder)
-        assert same.read_bytes() == path.read_bytes()
+    assert_same(tmp_path, store_folder)
 
 
 def test_only_new_and_changed_files_are_decoded(audio, tmp_path):
@@ -118,13 +128,37 @@ def test_a_corpus_without_a_readable_file_is_an_error(tmp_path):
         build(tmp_path / "store", [tmp_path / "a.wav", tmp_path / "b.wav"])
 
 
-def test_equal_files_share_a_row(audio, tmp_path):
-    copy = tmp_path / "copy.wav"
-    copy.write_bytes(audio[0].read_bytes())
-    build(tmp_path / "store", [audio[0], audio[1], copy])
+def test_equal_files_are_decoded_once(audio, tmp_path):
+    copies = [tmp_path / f"copy{number}.wav" for number in range(3)]
+    for copy in copies:
+        copy.write_bytes(audio[0].read_bytes())
+    scan = build(tmp_path / "store", [audio[0], audio[1], *copies])
+    assert (scan.decoded, scan.known) == (2, 3)
     store = SpectrogramStore(tmp_path / "store")
-    np.testing.assert_array_equal(store[np.array([0])], store[np.array([2])])
-    assert np.load(tmp_path / "store/pieces/00000.npy").shape[0] == 2
+    for copy in (2, 3, 4):
+        np.testing.assert_array_equal(store[np.array([0])], store[np.array([copy])])
+    assert sum(len(np.load(path)) for path in tmp_path.rglob("*.npy")) == 2
+
+
+def test_moved_and_touched_files_are_not_decoded_again(audio, tmp_path):
+    """Nor one that moved and cannot be read; what was deleted is left out."""
+    paths = [tmp_path / path.name for path in audio[:4]]
+    for path, source in zip(paths, audio, strict=False):
+        path.write_bytes(source.read_bytes())
+    bad = tmp_path / "bad.wav"
+    bad.write_text("not music")
+    build(tmp_path / "store", [*paths, bad])
+    os.utime(paths[0], ns=(1, 1))
+    paths[1] = paths[1].rename(tmp_path / "moved.wav")
+    bad = bad.rename(tmp_path / "worse.wav")
+    paths.pop(3).unlink()
+    scan = build(tmp_path / "store", [*paths, bad])
+    assert (scan.decoded, scan.known, scan.readable) == (0, 3, 3)
+    assert list(scan.skipped) == ["worse"]
+    build(tmp_path / "peace", [*paths, bad])
+    assert_same(tmp_path / "store", tmp_path / "peace")
+    scan = build(tmp_path / "store", [*paths, bad])
+    assert (scan.decoded, scan.known) == (0, 0)
 
 
 def test_several_excerpts_of_a_track_stand_together(tmp_path):
@@ -167,62 +201,129 @@ def test_a_store_of_another_format_is_explained(store_folder, tmp_path):
         SpectrogramStore(tmp_path)
 
 
-SCAN_PROGRAM = """
-import sys
-from pathlib import Path
-from tests.test_spectrograms import build
-if __name__ == "__main__":
-    build(Path(sys.argv[1]), sorted(Path(sys.argv[2]).glob("*.wav")), piece_rows=4)
-"""
+# --- damage, power and upgrades -----------------------------------------------------------------
 
 
-def test_a_scan_killed_at_any_moment_goes_on_to_the_same_store(tmp_path):
-    """`kill -9` after each piece in turn, then once in peace: the pieces are those of a scan that
-    was never disturbed, and no worker outlives its parent."""
-    audio = tmp_path / "audio"
-    for row in range(24):
-        write_wav(audio / f"t{row:02d}.wav", tone(4, 100 + 50 * row, 8_000, row), 8_000)
-    program = tmp_path / "scan.py"
-    program.write_text(SCAN_PROGRAM)
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-
-    def scan(folder):
-        return subprocess.Popen(
-            [sys.executable, program, folder, audio], env=environment, start_new_session=True
-        )
-
-    assert scan(tmp_path / "peace").wait() == 0
-    for pieces in (1, 3):
-        process = scan(tmp_path / "killed")
-        while len(list((tmp_path / "killed").glob("pieces/*.json"))) < pieces:
-            assert process.poll() is None
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not (tmp_path / "killed" / "catalogue.json").exists()
-    time.sleep(1.0)
-    alive = subprocess.run(["pgrep", "-f", str(program)], capture_output=True, text=True).stdout
-    assert alive == ""
-    assert scan(tmp_path / "killed").wait() == 0
-    names = sorted(p.relative_to(tmp_path / "peace") for p in (tmp_path / "peace").rglob("*.*"))
-    assert len(names) >= 14
-    for name in names:
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "peace" / name).read_bytes()
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
 
 
-def test_a_file_that_could_not_be_read_is_tried_again(audio, tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", ["a bit of the array", "a bit of the names", "cut", "gone"])
+def test_a_damaged_piece_is_found_and_it_alone_is_decoded_anew(
+    store_folder, audio, tmp_path, damage
+):
+    """A wrong bit is found when the piece is first read, a wrong length when it is next scanned."""
+    shutil.copytree(store_folder, tmp_path / "store")
+    array = tmp_path / "store/pieces/00001.npy"
+    found = []
+    if damage == "cut":
+        array.write_bytes(array.read_bytes()[:-1])
+    elif damage == "gone":
+        array.with_suffix(".json").write_text("{")
+    else:
+        path = array if damage == "a bit of the array" else array.with_suffix(".json")
+        flip(path, -100 if path == array else path.read_bytes().index(b"frames") + 10)
+        store = SpectrogramStore(tmp_path / "store")
+        with pytest.raises(InputError, match=r"00001\.npy is damaged .*set aside: scan again"):
+            store[np.arange(7)]
+        with pytest.raises(InputError, match="3 tracks have no log-mel any more"):
+            SpectrogramStore(tmp_path / "store")
+    assert build(tmp_path / "store", audio, say=found.append).decoded == 3
+    assert len(found) == 1
+    assert "00001" in found[0]
+    assert "decoded anew" in found[0]
+    assert_same(tmp_path / "store", store_folder)
+    assert build(tmp_path / "store", audio, say=found.append).decoded == 0
+    assert len(found) == 1
+
+
+def test_a_piece_is_on_the_disk_before_it_counts(audio, tmp_path, monkeypatch):
+    """A power cut takes what was not flushed: first the array and its name, then the JSON and its
+    name."""
+    calls = []
+    real_sync, real_replace = os.fsync, Path.replace
+
+    def sync(handle):
+        calls.append(("flush", Path(f"/proc/self/fd/{handle}").readlink().name))
+        real_sync(handle)
+
+    def replace(path, target):
+        calls.append(("rename", Path(target).name))
+        return real_replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", replace)
+    build(tmp_path / "store", audio[:1])
+    expected = []
+    for name, folder in [
+        ("manifest.json", "store"), ("00000.npy", "pieces"), ("00000.json", "pieces"),
+        ("catalogue.json", "store"),
+    ]:  # fmt: skip
+        expected += [("flush", f".{name}.partial"), ("rename", name), ("flush", folder)]
+    assert calls == expected
+
+
+def test_a_piece_in_hand_is_written_when_it_is_old(audio, tmp_path, monkeypatch):
+    monkeypatch.setattr("cbmr.spectrograms.build.PIECE_S", 0.0)
+    build(tmp_path, audio, piece_rows=1_000)
+    assert len(list(tmp_path.glob("pieces/*.npy"))) == 7
+
+
+def test_pieces_of_the_first_cbmr_are_read_as_they_are(store_folder, audio, tmp_path):
+    """They have no checksum, and their manifest no version of the decoding."""
+    shutil.copytree(store_folder, tmp_path / "store")
+    for path in (tmp_path / "store").glob("pieces/*.json"):
+        path.write_text(json.dumps({"files": json.loads(path.read_text())["files"]}))
+    manifest = json.loads((tmp_path / "store/manifest.json").read_text())
+    del manifest["decoding"]
+    (tmp_path / "store/manifest.json").write_text(json.dumps(manifest))
+    before = SpectrogramStore(tmp_path / "store")
+    said = []
+    assert build(tmp_path / "store", audio, say=said.append).decoded == 0
+    assert said == []
+    after = SpectrogramStore(tmp_path / "store")
+    assert after.fingerprint == before.fingerprint
+    np.testing.assert_array_equal(after[np.arange(7)], SpectrogramStore(store_folder)[np.arange(7)])
+
+
+def test_another_decoder_tries_only_what_could_not_be_read(audio, tmp_path, monkeypatch):
+    bad = tmp_path / "bad.wav"
+    bad.write_text("not music")
+    build(tmp_path / "store", [*audio[:2], bad])
+    monkeypatch.setattr("cbmr.spectrograms.build.DECODER", "PyAV 99")
+    said = []
+    assert build(tmp_path / "store", [*audio[:2], bad], say=said.append).decoded == 1
+    assert said == ["1 files that another decoder could not read are tried again by PyAV 99"]
+    assert build(tmp_path / "store", [*audio[:2], bad], say=said.append).decoded == 0
+    assert len(said) == 1
+
+
+def test_other_log_mels_are_all_made_anew_and_the_reason_is_said(audio, tmp_path, monkeypatch):
+    build(tmp_path, audio[:4])
+    before = SpectrogramStore(tmp_path).fingerprint
+    for room in ("store", "build"):
+        monkeypatch.setattr(f"cbmr.spectrograms.{room}.DECODING_VERSION", 2)
+    with pytest.raises(InputError, match="holds log-mels of an earlier cbmr: scan again"):
+        SpectrogramStore(tmp_path)
+    said = []
+    assert build(tmp_path, audio[:4], say=said.append).decoded == 4
+    assert len(said) == 1
+    assert "this cbmr makes version 2: all files are decoded anew" in said[0]
+    assert SpectrogramStore(tmp_path).fingerprint != before
+    assert build(tmp_path, audio[:4], say=said.append).decoded == 0
+
+
+def test_a_file_that_could_not_be_opened_is_tried_again(audio, tmp_path, monkeypatch):
     """A network disk that was away leaves a file's path, size and time as they were."""
     from cbmr.spectrograms import build as room
 
     real = room.decode_all
 
-    def away(paths, *settings):
-        for path, result in zip(paths, real(paths, *settings), strict=True):
-            yield (
-                ({**room.file_stat(path), "reason": "I/O error"}, [])
-                if path == audio[0]
-                else result
-            )
+    def away(paths, *plan, **settings):
+        for place, result in real(paths, *plan, **settings):
+            yield place, Decoded(reason="I/O error") if paths[place] == audio[0] else result
 
     monkeypatch.setattr(room, "decode_all", away)
     first = build(tmp_path, audio)
@@ -230,34 +331,3 @@ def test_a_file_that_could_not_be_read_is_tried_again(audio, tmp_path, monkeypat
     monkeypatch.setattr(room, "decode_all", real)
     again = build(tmp_path, audio)
     assert (again.decoded, again.skipped) == (1, {})
-
-
-def test_a_decoder_that_takes_its_process_down_costs_one_file(audio, tmp_path, monkeypatch):
-    """A worker really dies by SIGSEGV on one of the files; the others are all read."""
-    crash = tmp_path / "crash.wav"
-    crash.write_bytes(audio[0].read_bytes() + b"x")
-    program = tmp_path / "scan.py"
-    program.write_text(
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "import cbmr.spectrograms.decoding as s\n"
-        "from tests.test_spectrograms import build\n"
-        "real = s.load_audio\n"
-        "def load(path, **k):\n"
-        "    if path.name == 'crash.wav': os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "    return real(path, **k)\n"
-        "s.load_audio = load\n"
-        "if __name__ == '__main__':\n"
-        "    print(build(Path(sys.argv[1]), [Path(p) for p in sys.argv[2:]]))\n"
-    )
-    result = subprocess.run(
-        [sys.executable, program, tmp_path / "store", *audio[:3], crash, *audio[3:]],
-        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    store = SpectrogramStore(tmp_path / "store")
-    assert len(store) == 7
-    assert list(store.skipped) == ["crash"]
-    assert "crashes the decoder" in store.skipped["crash"]

@@ -1,5 +1,8 @@
 """Read access to a store, and where its files are."""
 
+import json
+import stat
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,10 +11,13 @@ import numpy as np
 import torch
 
 from cbmr.errors import InputError
-from cbmr.files import content_hash, read_json
+from cbmr.files import content_hash, file_hash, read_json
 from cbmr.logmel import MelSpec
 
 FORMAT_VERSION = 1
+DECODING_VERSION = 1
+"""Of what a row holds, from the choice of an excerpt to the log-mel: with another one every file is
+decoded anew."""
 
 
 class Store(Protocol):
@@ -44,7 +50,8 @@ class Store(Protocol):
 
 
 class SpectrogramStore:
-    """Read access to a store, in the order of `track_ids`; pieces are memory-mapped.
+    """Read access to a store, in the order of `track_ids`; pieces are memory-mapped, each held
+    against its checksum before its first row is read.
 
     `frames` is `[tracks]`, the number of real (not padded) frames of each track. Where a track has
     several excerpts, `frames` and indexing are of its first.
@@ -57,14 +64,28 @@ class SpectrogramStore:
         self.mel_spec = MelSpec(**manifest["mel_spec"])
         self.excerpt_s = float(manifest["excerpt_s"])
         self.skipped: dict[str, str] = catalogue["skipped"]
+        if manifest.get("decoding", 1) != DECODING_VERSION:
+            raise InputError(
+                f"{folder} holds log-mels of an earlier cbmr: scan again, and all are made anew"
+            )
         where: dict[str, list[tuple[int, int, int]]] = {}
-        for piece, files in enumerate(read_pieces(folder)):
-            for file in files:
+        self._checksums: dict[int, str] = {}
+        for path in piece_paths(folder):
+            piece = read_json(path)
+            if "checksum" in piece:  # those of the first cbmr have none
+                self._checksums[int(path.stem)] = piece["checksum"]
+            for file in piece["files"]:
                 if "row" in file:
-                    place = (piece, file["row"], file["frames"])
+                    place = (int(path.stem), file["row"], file["frames"])
                     where.setdefault(file["content"], []).append(place)
         self.track_ids = np.array(list(catalogue["tracks"]), dtype=str)
         contents = list(catalogue["tracks"].values())
+        lost = sum(content not in where for content in contents)
+        if lost:
+            raise InputError(
+                f"{folder}: {lost} tracks have no log-mel any more, a damaged piece was set aside: "
+                "scan again, and only they are decoded"
+            )
         places = [where[content] for content in contents]
         self._piece, self._row, self._frames = np.array(list(chain(*places))).reshape(-1, 3).T
         self._excerpts = np.array([len(of_track) for of_track in places])
@@ -104,12 +125,20 @@ class SpectrogramStore:
         if piece not in self._pieces:
             path = piece_path(self.folder, piece)
             try:
+                expected = self._checksums.get(piece)
+                if expected is not None:
+                    files = read_json(path.with_suffix(".json"))["files"]
+                    if piece_checksum(path, files) != expected:
+                        raise ValueError("its content is not what was written")
                 self._pieces[piece] = np.load(path, mmap_mode="r")
-            except (OSError, ValueError) as error:
+            except (FileNotFoundError, EOFError, ValueError) as error:
+                with suppress(OSError):  # by its JSON it counts; without it, it is decoded anew
+                    path.with_suffix(".json").replace(path.with_suffix(".damaged"))
                 raise InputError(
-                    f"{path} cannot be read ({error}): remove the folder {self.folder} and scan "
-                    "again"
+                    f"{path} is damaged ({error}) and set aside: scan again, and only its files "
+                    "are decoded"
                 ) from error
+            self._checksums.pop(piece, None)  # once is enough, in loading processes too
         return self._pieces[piece]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -144,9 +173,23 @@ def piece_path(folder: Path, piece: int) -> Path:
     return folder / "pieces" / f"{piece:05d}.npy"
 
 
-def read_pieces(folder: Path) -> list[list[dict[str, Any]]]:
-    paths = sorted((folder / "pieces").glob("*.json"))
-    return [read_json(path)["files"] for path in paths]
+def piece_paths(folder: Path) -> list[Path]:
+    """The JSON of every piece that counts."""
+    return sorted((folder / "pieces").glob("*.json"))
+
+
+def piece_checksum(path: Path, files: list[dict[str, Any]]) -> str:
+    """Of the array under `path`, if there is one, and of the files behind its rows."""
+    return content_hash(json.dumps(files), file_hash(path) if path.exists() else "")
+
+
+def file_key(path: Path) -> tuple[str, int, int]:
+    """Path, size and time of change: by these a file is known without opening it. OSError for
+    what is no file, such as a pipe, which would wait for its writer for ever."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(None, "is no regular file")
+    return str(path), status.st_size, status.st_mtime_ns
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -154,6 +197,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{folder} has format {manifest.get('format_version')}, this cbmr reads "
-            f"{FORMAT_VERSION}: remove the folder and scan again"
+            f"{FORMAT_VERSION}: it was made by a newer one, so update, or scan into another run"
         )
     return manifest
