@@ -1,16 +1,21 @@
-"""A folder of tables (the names of `WHAT_FOR`; Parquet, or CSV with a header, UTF-8).
+"""A folder of tables (the names of `WHAT_FOR`; Parquet, or CSV with a header, UTF-8), both ways.
 
 Every field of a CSV is read as text and parsed by the corpus's own checks, so that a wrong value is
-reported with its row and ids keep their leading zeros.
+reported with its row and ids keep their leading zeros. What an adapter found is written as Parquet,
+with `source.json`, which says what it was made from.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from cbmr.corpus import Corpus, make_corpus
 from cbmr.errors import InputError
+from cbmr.files import read_json, whole_file, write_arrays, write_json
 
 WHAT_FOR = {
     "tracks": "which tracks there are and where their audio is",
@@ -19,6 +24,29 @@ WHAT_FOR = {
     "exposures": "what radio stations played, voted on or not: weaker evidence for stage 2",
     "triplets": "which of three tracks is the odd one out: python -m tasks.survey asks",
 }
+FORMAT_VERSION = 1
+MADE_BY = "source.json"
+FEATURES = "features.npz"
+WRITTEN = ("tracks", "plays", "thumbs")
+"""What adapters find; `tracks` is the last that gets its name."""
+NO_AUDIO = "no audio"
+"""The `path` of a track of which the source ships none."""
+CHECKED_ROWS = 1_000_000
+"""As many rows of a long table are checked before it counts: its adapter treats all rows alike."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an adapter made of a source.
+
+    `tables` are those of `WRITTEN` that there are; a LazyFrame is never held whole. `features` are
+    track ids `[tracks]` and their vectors `[tracks, size]`, where a source ships vectors in place
+    of audio. `notes` says what was found, what was left out and why, a sentence each.
+    """
+
+    tables: Mapping[str, pl.DataFrame | pl.LazyFrame]
+    notes: Sequence[str]
+    features: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def read_corpus(
@@ -60,6 +88,77 @@ def read_corpus(
         holdout=holdout,
         names={name: str(file) for name, file in files.items()},
     )
+
+
+def write_corpus(folder: Path, found: Found, *, source: str, path: Path) -> None:
+    """Write what `source` found at `path` as a corpus, whole, once it reads as one.
+
+    A corpus of the same source is written over, its answers to the survey left as they are.
+    Raises InputError for a folder that holds any other corpus, and for a full disk.
+    """
+    refuse_other(folder, source)
+    write_json(
+        folder / MADE_BY,
+        {"format_version": FORMAT_VERSION, "source": source, "path": str(path.absolute())},
+    )
+    with ExitStack() as stack:
+        written = {}
+        for name in [name for name in WRITTEN if name in found.tables]:
+            file = stack.enter_context(whole_file(folder / f"{name}.parquet"))
+            found.tables[name].lazy().sink_parquet(file)
+            file.flush()
+            rows = None if name == "tracks" else CHECKED_ROWS
+            written[name] = pl.read_parquet(file.name, n_rows=rows)
+        make_corpus(folder, written["tracks"], written.get("plays"), written.get("thumbs"))
+        if found.features is not None:
+            track_ids, features = found.features
+            write_arrays(folder / FEATURES, track_ids=track_ids, features=features)
+    stale = [f"{name}.parquet" for name in WRITTEN if name not in found.tables]
+    for name in [*stale, *([] if found.features is not None else [FEATURES])]:
+        (folder / name).unlink(missing_ok=True)
+
+
+def refuse_other(folder: Path, source: str) -> None:
+    """InputError where `folder` holds anything that `source` would write over and did not make."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"corpus={folder} is a file: expected a folder, made where missing")
+    if (folder / MADE_BY).exists():
+        other = read_json(folder / MADE_BY).get("source")
+        what = f"a corpus made by source={other}"
+        if other == source:
+            return
+    else:
+        names = [f"{name}{suffix}" for name in WHAT_FOR for suffix in (".parquet", ".csv")]
+        mine = [name for name in [*names, FEATURES] if (folder / name).exists()]
+        what = ", ".join(mine)
+        if not mine:
+            return
+    raise InputError(
+        f"corpus={folder} holds {what}, which source={source} did not make: expected a new folder, "
+        "or one that the same source made before"
+    )
+
+
+def counts(folder: Path) -> dict[str, int]:
+    """What an ingested corpus holds: `tracks`, `artists`, `plays`, `listeners`, `ups` and `downs`,
+    0 where there are none."""
+
+    def of(name: str, **wanted: pl.Expr) -> dict[str, int]:
+        file = folder / f"{name}.parquet"
+        if not file.exists():
+            return dict.fromkeys(wanted, 0)
+        # A column that the table lacks is one without any value.
+        lacks = {"artist"} - set(pl.read_parquet_schema(file)) if name == "tracks" else set()
+        table = pl.scan_parquet(file).with_columns(pl.lit("").alias(column) for column in lacks)
+        return table.select(**wanted).collect(engine="streaming").row(0, named=True)
+
+    artist = pl.col("artist").filter(pl.col("artist") != "").n_unique()
+    user, count, thumb = map(pl.col, ("user_id", "count", "thumb"))
+    return {
+        **of("tracks", tracks=pl.len(), artists=artist),
+        **of("plays", plays=count.sum(), listeners=user.n_unique()),
+        **of("thumbs", ups=(thumb == 1).sum(), downs=(thumb == -1).sum()),
+    }
 
 
 def _read_table(file: Path) -> pl.DataFrame:
