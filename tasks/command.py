@@ -27,9 +27,12 @@ from tasks.runs import locked, say
 OmegaConf.register_new_resolver("cores", lambda: os.cpu_count() or 1, replace=True)
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
 FREE_TEXT = {
-    "corpus", "down", "encoder_file", "exclude", "forget", "listener", "negative", "output", "run",
-    "seed", "station", "title", "up",
+    "audio", "corpus", "down", "encoder_file", "exclude", "forget", "listener", "listens",
+    "negative", "output", "path", "run", "seed", "song_column", "source", "station", "subset",
+    "time_column", "title", "up", "user", "user_column",
 }  # fmt: skip
+NULLABLE = {"audio", "encoder_file", "exclude", "listens", "negative", "output"}
+"""Free text that null leaves out."""
 LISTS = {"negative", "seed"}
 WHOLE = {"max_per_album", "max_per_artist", "n"}
 """Whole numbers whose default, null, does not tell."""
@@ -178,7 +181,7 @@ def _quoted(argument: str) -> str:
     is_text = key in FREE_TEXT or (_is_group(argument) and re.fullmatch(r"-?[\d.]+", value))
     if not equals or not is_text or value[:1] in ("", "{") or _is_quoted(value):
         return argument
-    if value == "null" and key in ("encoder_file", "exclude", "negative", "output"):
+    if value == "null" and key in NULLABLE:
         return argument
     if value[0] == "[" and value[-1] == "]":
         if key not in LISTS:

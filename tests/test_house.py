@@ -18,7 +18,8 @@ from cbmr.learners import FACTOR_LOSSES, THUMB_LOSSES
 from cbmr.logmel import MelSpec
 from cbmr.playlists import make_playlist, make_rules
 from cbmr.radio import DRAWS, start_station
-from tasks import rank, regress
+from cbmr.sources.adapters import NO_OPTIONS, SOURCES
+from tasks import ingest, rank, regress
 from tasks.command import CONF, check_settings
 
 ROOT = Path(CONF).parent
@@ -52,9 +53,13 @@ MAY_IMPORT = {
     "evaluation": "corpus audio logmel sources spectrograms factors priors preferences metrics "
     "losses augment encoder vectors embed index playlists evaluation",
 }
+NO_DEFAULT = {
+    "playlist": ["seed"], "radio": ["station"], "ingest": ["source", "path", "corpus"],
+}  # fmt: skip
 SOFTMAX_MODEL = ROOT / "cbmr/factors/vector_exp.py"
-LIGHT = ("corpus", "sources.tables", "sources.demo", "factors", "priors", "preferences", "evidence",
-         "metrics", "vectors", "index", "playlists", "radio")  # fmt: skip
+LIGHT = ("corpus", "sources.adapters", "sources.tables", "sources.demo", "factors", "priors",
+         "preferences", "evidence", "metrics", "vectors", "index", "playlists",
+         "radio")  # fmt: skip
 
 
 def modules():
@@ -116,8 +121,8 @@ def test_every_yaml_fits_what_it_configures():
             if path.stem != "base":
                 cfg = hydra.compose(path.stem)
                 assert (ROOT / "tasks" / f"{path.stem}.py").exists(), path
-                if path.stem in ("playlist", "radio"):
-                    cfg["seed" if path.stem == "playlist" else "station"] = "x"
+                for key in NO_DEFAULT.get(path.stem, ()):
+                    cfg[key] = "x"
                 check_settings(cfg, hydra.compose(path.stem))
             seen.add(path)
         world = hydra.compose("demo").world
@@ -135,6 +140,13 @@ def test_every_yaml_fits_what_it_configures():
         radio = hydra.compose("radio")
         exploration = inspect.signature(start_station).parameters["exploration"].default
         assert (radio.exploration, radio.draws) == (exploration, DRAWS)
+        takes = {
+            name for adapter in SOURCES.values() for name in inspect.signature(adapter).parameters
+        }
+        assert {*ingest.OPTIONS} == takes - {*NO_OPTIONS}
+        assert {*ingest.OPTIONS} | {"source", "path"} == {*hydra.compose("ingest")} - {
+            *hydra.compose("base")
+        }
         defaults = inspect.signature(make_demo).parameters
         assert all(defaults[name].default == value for name, value in world.items())
         for path in sorted(Path(CONF).glob("encoder/*.yaml")):
@@ -176,7 +188,7 @@ def test_every_yaml_fits_what_it_configures():
             expected -= {"alpha", "eps"}  # of the factors
         assert set(cfg.options) == expected
         seen.add(path)
-    assert len(seen) == 38
+    assert len(seen) == 39
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
     assert set(regress.LOSSES) == set(FACTOR_LOSSES)
     assert {*Path(CONF).rglob("*.yaml")} == seen
