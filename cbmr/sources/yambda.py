@@ -24,7 +24,6 @@ RecSys 2025, arXiv 2505.22238.
 
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from cbmr.errors import InputError
@@ -59,12 +58,18 @@ def yambda(path: Path, *, size: str = "50m") -> Found:
     used = pl.concat([counts["item_id"], thumbs["seed"], thumbs["item_id"]]).unique().sort()
     vectors = (
         embeddings.filter(pl.col("item_id").is_in(used.implode()), pl.col("embed").list.len() > 0)
+        .with_columns(pl.col("embed").cast(pl.List(pl.Float32)))
         .collect(engine="streaming")
         .unique("item_id", keep="first", maintain_order=True)
         .sort("item_id")
     )
     if vectors.is_empty():
         raise InputError(f"{path}/embeddings.parquet has no vector of any item that was played")
+    lengths = vectors["embed"].list.len().unique().to_list()
+    if len(lengths) > 1:
+        raise InputError(
+            f"{path}/embeddings.parquet has vectors of {lengths} numbers: expected one"
+        )
     items = vectors["item_id"]
     notes.append(f"{len(used) - len(items)} of {len(used)} items have no vector, left out")
     with_vector = pl.col("item_id").is_in(items.implode())
@@ -85,7 +90,7 @@ def yambda(path: Path, *, size: str = "50m") -> Found:
             thumb="thumb",
             time=pl.col("timestamp").cast(pl.Int64),
         )
-    features = np.stack(vectors["embed"].to_list()).astype(np.float32)
+    features = vectors["embed"].explode().to_numpy().reshape(len(items), -1)
     return Found(tables, notes, (items.cast(pl.String).to_numpy().astype(str), features))
 
 
