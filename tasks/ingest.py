@@ -25,11 +25,8 @@ def run(cfg: DictConfig) -> None:
     for note in found.notes:
         say(f"note: {note}")
     held = counts(corpus)
-    say(
-        f"ingest: {held['tracks']:,} tracks by {held['artists']:,} artists, {held['plays']:,} "
-        f"plays by {held['listeners']:,} listeners, {held['ups']:,} thumbs up and "
-        f"{held['downs']:,} down -> {corpus}"
-    )
+    said = ", ".join(f"{name} {number:,}" for name, number in held.items())
+    say(f"ingest: {said} -> {corpus}")
     say(f"next: {_next(cfg, held, vectors=found.features is not None)}")
 
 

@@ -292,6 +292,7 @@ def test_listenbrainz(made, tmp_path):
     ]  # fmt: skip
     assert "matched 5 of 6 listens and ratings (83%): 3 by id, 2 by name" in found.notes
     assert "not in the folder, the most frequent of 1: Nobody - Nothing (1)" in found.notes
+    assert any("0 from early skips" in note for note in found.notes)
 
 
 def test_listenbrainz_as_lines_and_as_one_array(made, tmp_path):
@@ -328,6 +329,7 @@ def test_lastfm(made, tmp_path, kind):
     assert played[0] == (SO_WHAT, 1, datetime(2024, 5, 31, 20, 0))
     assert played[1:] == ([(NIGHT, 1, None)] if kind == "without" else [])
     assert "thumbs" not in found.tables
+    assert any(note.startswith("no thumbs: the exports have neither") for note in found.notes)
 
 
 def test_ratings_counts_and_skips(made):

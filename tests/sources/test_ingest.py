@@ -179,7 +179,8 @@ def test_the_command_says_what_it_found_and_what_comes_next(made, tmp_path):
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
     assert "note: matched " in result.stderr
     assert "note: downs: 1 from one-star ratings" in result.stderr
-    assert "6 tracks by 3 artists, 12 plays by 1 listeners, 3 thumbs up and 2 down" in result.stderr
+    held = "ingest: tracks 6, artists 3, plays 12, listeners 1, ups 3, downs 2 -> "
+    assert held in result.stderr
     told = "next: python -m tasks.pretrain 'corpus={}' 'run=runs/my corpus'\n"
     assert result.stderr.endswith(told.format(corpus))
     assert read_corpus(corpus, needs=["plays"]).user_ids.tolist() == ["Zoë (1)"]

@@ -40,7 +40,7 @@ from cbmr.sources.tables import Found
 KEPT = ("track_id", "file", "size", "mtime_ns")
 """By these columns of an earlier ingest a file is known again."""
 LIKED, UNRATED, DISLIKED = 4, 3, 1
-SHOWN = 5
+SHOWN = 3
 """How many names a note gives as examples."""
 
 
@@ -199,13 +199,15 @@ def _listening(
     rated, without_station = _rating_thumbs(rows, plays, tracks)
     votes = votes.join(rated, on=["user_id", "seed_id", "track_id"], how="anti")
     thumbs = pl.concat([rated, votes], how="diagonal").sort("user_id", "seed_id", "track_id")
-    downs = {name: int((table["thumb"] == -1).sum()) for name, table in
-             (("one-star ratings", rated), ("early skips", votes))}  # fmt: skip
-    notes.append(
-        f"downs: {downs['one-star ratings']} from one-star ratings, on the stations of their "
-        f"artists, and {downs['early skips']} from early skips (in the first {EARLY_SKIP:.0%}), on "
-        "that of the track heard to its end before"
-    )
+    if rows["stars"].is_null().all() and rows["played_ratio"].is_null().all():
+        notes.append("no thumbs: the exports have neither stars nor how much of a track was heard")
+    else:
+        low, skips = ((table["thumb"] == -1).sum() for table in (rated, votes))
+        notes.append(
+            f"downs: {low} from one-star ratings, on the stations of their artists, and {skips} "
+            f"from early skips (in the first {EARLY_SKIP:.0%}), on that of the track heard to its "
+            "end before"
+        )
     if without_station:
         notes.append(
             f"{without_station} of the ratings make no vote: no other track of the artist is liked"
