@@ -10,7 +10,7 @@ from tasks.command import command
 from tasks.runs import locked, progress, say
 
 PATHS = ("listens", "audio")
-OPTIONS = (*PATHS, "user", "size", "subset", "user_column", "song_column", "time_column")
+OPTIONS = (*PATHS, "user", "subset", "user_column", "song_column", "time_column")
 
 
 def run(cfg: DictConfig) -> None:

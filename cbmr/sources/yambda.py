@@ -1,9 +1,9 @@
 """Yambda: listens, likes and dislikes of a streaming service, with vectors in place of audio.
 
 Licence: Apache 2.0, at the time of writing. From https://huggingface.co/datasets/yandex/yambda,
-kept as it is laid out there; `size` is 50m, 500m or 5b.
+kept as it is laid out there; `subset` is 50m, 500m or 5b.
 
-Files: `flat/SIZE/listens.parquet` with `uid`, `item_id`, `timestamp` (seconds, in steps of 5),
+Files: `flat/SUBSET/listens.parquet` with `uid`, `item_id`, `timestamp` (seconds, in steps of 5),
 `is_organic` (1 chosen by the listener, 0 recommended), `played_ratio_pct` (per cent, may exceed
 100) and `track_length_seconds`; `likes`, `dislikes`, `unlikes` and `undislikes.parquet` with the
 first four; `embeddings.parquet` with `item_id` and `embed`, a list of as many numbers as there are;
@@ -31,7 +31,7 @@ from cbmr.sources.downloads import needed, scan
 from cbmr.sources.tables import FEATURES, Found
 
 SOURCE = "https://huggingface.co/datasets/yandex/yambda"
-SIZES = ("50m", "500m", "5b")
+SUBSETS = ("50m", "500m", "5b")
 EVENT = ["uid", "item_id", "timestamp", "is_organic"]
 LISTEN = ["uid", "item_id", "timestamp", "is_organic", "played_ratio_pct"]
 VOTES = {"likes": 1, "dislikes": -1, "unlikes": 0, "undislikes": 0}
@@ -40,18 +40,18 @@ ROWS_AT_ONCE = 4_000_000
 """Listens held at a time, in whole listeners: about 100 MB."""
 
 
-def yambda(path: Path, *, size: str = "50m") -> Found:
+def yambda(path: Path, *, subset: str = "50m") -> Found:
     """Tracks, plays, thumbs and features of `path`.
 
     Memory holds the listens of some listeners at a time, one row a (listener, item) and the vectors
-    of the items in use. Raises InputError for a size or file that is not there.
+    of the items in use. Raises InputError for a subset or file that is not there.
     """
-    if size not in SIZES:
-        raise InputError(f"size={size}: expected one of {', '.join(SIZES)}")
+    if subset not in SUBSETS:
+        raise InputError(f"subset={subset}: expected one of {', '.join(SUBSETS)}")
     listens = scan(
-        needed(path, f"flat/{size}/listens.parquet", SOURCE), [*LISTEN, "track_length_seconds"]
+        needed(path, f"flat/{subset}/listens.parquet", SOURCE), [*LISTEN, "track_length_seconds"]
     )
-    votes = _final_votes(path, size)
+    votes = _final_votes(path, subset)
     embeddings = scan(needed(path, "embeddings.parquet", SOURCE), ["item_id", "embed"])
     counts, thumbs, notes = _plays_and_thumbs(listens.select(LISTEN), votes)
 
@@ -94,11 +94,11 @@ def yambda(path: Path, *, size: str = "50m") -> Found:
     return Found(tables, notes, (items.cast(pl.String).to_numpy().astype(str), features))
 
 
-def _final_votes(path: Path, size: str) -> pl.DataFrame:
+def _final_votes(path: Path, subset: str) -> pl.DataFrame:
     """What a listener thinks of an item in the end: `uid`, `item_id`, `timestamp`, `is_organic` and
     `thumb`, by listener and time; nothing of what was taken back."""
     events = [
-        scan(needed(path, f"flat/{size}/{name}.parquet", SOURCE), EVENT).with_columns(
+        scan(needed(path, f"flat/{subset}/{name}.parquet", SOURCE), EVENT).with_columns(
             thumb=pl.lit(thumb, pl.Int8)
         )
         for name, thumb in VOTES.items()

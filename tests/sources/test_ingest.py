@@ -191,7 +191,7 @@ def test_the_command_says_what_it_found_and_what_comes_next(made, tmp_path):
         *(f"{name}.parquet" for name in WRITTEN),
     }
 
-    result = typed(tmp_path, "source=yambda", f"path={made / 'yambda'}", "corpus=y", "size=50m")
+    result = typed(tmp_path, "source=yambda", f"path={made / 'yambda'}", "corpus=y", "subset=50m")
     assert result.stderr.endswith("python -m tasks.rank corpus=y run=runs/y encoder=vector\n")
 
 
@@ -204,7 +204,7 @@ def test_the_command_says_what_it_found_and_what_comes_next(made, tmp_path):
         (["source=folder"], ["path= is missing"]),
         (["source=fma", "path=.", "listens=x"], ["listens=x is no option of source=fma"]),
         (["source=fma", "path=.", "subst=small"], ["is 'subset' meant?"]),
-        (["source=yambda", "path=.", "size=1g"], ["expected one of 50m, 500m, 5b"]),
+        (["source=yambda", "path=.", "subset=1g"], ["expected one of 50m, 500m, 5b"]),
     ],
 )
 def test_what_a_person_can_mend_ends_in_one_line(tmp_path, words, messages):
