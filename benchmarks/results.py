@@ -132,10 +132,15 @@ def main() -> None:
         few = [_few_plays(corpora[world], runs[world][default]) for world in worlds]
     lines = _markdown(mean_table(tables), chosen, shared) + _few_plays_markdown(few, default)
     text = "\n".join(lines)
-    before, _, rest = RESULTS.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    RESULTS.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    write_between(BEGIN, END, text)
     print(text)
+
+
+def write_between(begin: str, end: str, text: str) -> None:
+    """Replace what stands between two marks of RESULTS.md."""
+    before, _, rest = RESULTS.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    RESULTS.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def _variant(path: Path) -> Variant:
@@ -151,10 +156,11 @@ def _scan_all(corpus: Path, variants: Sequence[Variant]) -> None:
     """The spectrograms that any of the variants reads, once for all of their runs."""
     chosen = [text for v in variants for text in v.regress if text.startswith("encoder=")]
     for encoder in sorted({"encoder=spotify2014", *chosen}):
-        _task(scan, [f"corpus='{corpus}'", f"run='{_stores(corpus)}'", encoder])
+        compose_and_run(scan, [f"corpus='{corpus}'", f"run='{stores_of(corpus)}'", encoder])
 
 
-def _stores(corpus: Path) -> Path:
+def stores_of(corpus: Path) -> Path:
+    """Where the spectrograms that all runs of a world share are."""
     return corpus.with_name(f"{corpus.name}-stores")
 
 
@@ -167,18 +173,18 @@ def _train(
     run = folder / "results" / f"world{world}" / f"{variant.key}-{trial}"
     run.mkdir(parents=True, exist_ok=True)
     if not (run / "spectrograms").exists():
-        (run / "spectrograms").symlink_to((_stores(corpus) / "spectrograms").resolve())
+        (run / "spectrograms").symlink_to((stores_of(corpus) / "spectrograms").resolve())
     where = [f"corpus='{corpus}'", f"run='{run}'", "workers=1"]
     afresh, began = not (run / "regress").exists(), time.process_time()
     with hydra.initialize_config_dir(CONF, version_base=None), redirect_stderr(io.StringIO()):
-        _task(factorize, [*where, *shared["factorize"], *variant.factorize])
+        compose_and_run(factorize, [*where, *shared["factorize"], *variant.factorize])
         overrides = [
             *shared["encoder"], *shared["regress"], *variant.regress, *shared["trials"][trial]
         ]  # fmt: skip
         if variant.pretrain is not None:
-            _task(pretrain, [*where, *shared["encoder"], *variant.pretrain])
+            compose_and_run(pretrain, [*where, *shared["encoder"], *variant.pretrain])
             overrides.append(f"encoder_file='{run / 'pretrain' / 'encoder.pt'}'")
-        settings = _task(regress, [*where, *overrides])
+        settings = compose_and_run(regress, [*where, *overrides])
     if afresh:
         write_json(run / "seconds.json", {"cpu": time.process_time() - began})
     metrics = read_json(run / "regress" / "metrics.json")
@@ -189,7 +195,8 @@ def _train(
     return Trained(run, metrics["valid_listening_auc"], metrics["parameters"], rate)
 
 
-def _task(task: Any, overrides: Sequence[str]) -> Any:
+def compose_and_run(task: Any, overrides: Sequence[str]) -> Any:
+    """A task by its configuration with overrides, checked as on the command line; its settings."""
     name = task.__name__.rsplit(".", 1)[1]
     settings = hydra.compose(name, [*overrides])
     groups = [text for text in overrides if (Path(CONF) / text.partition("=")[0]).is_dir()]

@@ -1,0 +1,341 @@
+"""Stage 2 under every loss, by votes and by slips, and in four difficult worlds:
+`python -m benchmarks.thumbs [FOLDER]` (default `runs/worlds`).
+
+Stage 1 is trained once on each of three demo worlds, by its defaults at the size of
+`benchmarks.results`; every row goes on from it, in a process with a core of its own. Rows differ in
+the loss or in the votes on training tracks. Votes on validation and test tracks are the base
+world's, but for the shuffled row, whose validation votes are shuffled too. A loss is trained at two
+rates and read on test at the better of them on validation, a curve at its default's. What is done
+is kept, and the same command goes on after an interruption. The tables go to RESULTS.md, between
+their marks, the curves as a picture beside this file. All of it is simulated.
+"""
+
+import io
+import multiprocessing
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+import numpy as np
+import polars as pl
+import torch
+from omegaconf import OmegaConf
+
+from benchmarks.results import HERE, compose_and_run, stores_of, write_between
+from benchmarks.worlds import mean_table, world_folder
+from cbmr.corpus import rows_of
+from cbmr.evaluation import Row, Table, aligned, ask, compare, make_rows
+from cbmr.factors import load_factors
+from cbmr.files import read_json, whole_file
+from cbmr.sources.demo import make_demo
+from cbmr.sources.tables import read_corpus
+from cbmr.spectrograms import SpectrogramStore
+from tasks import factorize, rank, regress, scan
+from tasks.command import CONF
+from tasks.evaluate import SIMULATED
+from tasks.rank import LOSSES
+from tasks.runs import say
+from tasks.stages import predicted_vectors
+
+WORLDS, BOOTSTRAPS, PROCESSES = 3, 200, 2
+RATES = (0.05, 0.015)
+DEFAULT = "drlim"
+VOTES = (500, 1_500, 5_000, 15_000, 50_000)
+MANY_VOTES = 85_000
+"""Of a world drawn with so many, some 50,000 are of training tracks on training seeds."""
+FLIPS = (0.0, 0.1, 0.2, 0.3, 0.4)
+DIFFICULTIES = {
+    "noise": {"flip_rate": 0.4},
+    "heavy and kindly voters": {"vote_spread": 1.5, "kindness_spread": 1.5},
+    "popular tracks exposed more": {"radio_popularity": 2.0},
+    "downs that censor": {"radio_censoring": 4.0},
+}
+BEGIN, END = "<!-- thumbs -->", "<!-- end of thumbs -->"
+PICTURE = HERE / "thumbs.png"
+METRICS = ("thumbs AUC", "AUC")
+KNOWN = ("ridge", "artist mean + ridge", "stage 1", "ceiling: sound")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training of stage 2: `votes` names its training votes (`_corpus`), `overrides` are of
+    `tasks.rank`."""
+
+    name: str
+    votes: str = "base"
+    overrides: tuple[str, ...] = ()
+
+
+def variants() -> list[Variant]:
+    """All that is trained, a world each."""
+    rates = [(loss, rate) for loss in LOSSES for rate in RATES]
+    corrections = {"corrected": (), "as recorded": ("flip_rate=0",)}
+    return [
+        *(Variant(f"{loss} {rate}", overrides=(f"loss={loss}", f"learning_rate={rate}"))
+          for loss, rate in rates),
+        *(Variant(f"{votes} votes", f"votes {votes}") for votes in VOTES),
+        *(Variant(f"{flips:.0%} flips, {name}", f"flips {flips}", overrides)
+          for flips in FLIPS for name, overrides in corrections.items()),
+        *(Variant(name, name) for name in DIFFICULTIES),
+        Variant("shuffled", "shuffled"),
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Train what is missing, evaluate everything, write the tables and the picture."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/worlds")
+    context = multiprocessing.get_context("spawn")
+    with hydra.initialize_config_dir(CONF, version_base=None):
+        for world in range(WORLDS):
+            corpus = world_folder(folder, world)
+            compose_and_run(scan, [f"corpus='{corpus}'", f"run='{stores_of(corpus)}'"])
+            for votes in dict.fromkeys(v.votes for v in variants()):
+                _corpus(folder, world, votes)
+    with ProcessPoolExecutor(PROCESSES, context) as pool:
+        list(pool.map(_stage_1, [folder] * WORLDS, range(WORLDS)))
+        jobs = [(folder, world, v) for v in variants() for world in range(WORLDS)]
+        futures, began = [pool.submit(_stage_2, *job) for job in jobs], time.monotonic()
+        for done, (job, future) in enumerate(zip(jobs, futures, strict=True), start=1):
+            metrics = future.result()
+            left = (time.monotonic() - began) / done * (len(jobs) - done) / 60
+            say(f"{done}/{len(jobs)} world {job[1]}, {job[2].name}: {metrics}, {left:.0f} min left")
+    with hydra.initialize_config_dir(CONF, version_base=None):
+        names = _chosen(folder)
+        table = mean_table([_evaluate(folder, world, names) for world in range(WORLDS)])
+    text = "\n".join(_markdown(table, folder))
+    write_between(BEGIN, END, text)
+    _draw(table)
+    print(text)
+
+
+# --- votes --------------------------------------------------------------------------------------
+
+
+def _corpus(folder: Path, world: int, votes: str) -> Path:
+    """The base world, or a copy of its tables with other training votes, made if not there."""
+    base = folder / f"world{world}"
+    if votes == "base":
+        return base
+    corpus = folder / "thumbs" / f"world{world}" / f"corpus {votes}"
+    if (corpus / "thumbs.parquet").exists():
+        return corpus
+    corpus.mkdir(parents=True, exist_ok=True)
+    for name in ("tracks", "plays"):
+        shutil.copy(base / f"{name}.parquet", corpus)
+    split = dict(pl.read_parquet(base / "tracks.parquet").select("track_id", "split").iter_rows())
+    thumbs = pl.read_parquet(base / "thumbs.parquet")
+    kind, _, number = votes.partition(" ")
+    if kind == "shuffled":
+        rng = np.random.default_rng(world)
+        new = thumbs.with_columns(thumb=pl.Series(rng.permutation(thumbs["thumb"].to_numpy())))
+        test = pl.col("track_id").replace_strict(split) == "test"
+        mixed = pl.concat([new.filter(~test), thumbs.filter(test)])
+    else:
+        settings = DIFFICULTIES.get(votes, {})
+        if kind == "votes":
+            settings = {"votes": MANY_VOTES}
+        elif kind == "flips":
+            settings = {"flip_rate": float(number)}
+        other = folder / "thumbs" / f"world{world}" / f"world {votes if kind != 'votes' else kind}"
+        other.mkdir(exist_ok=True)
+        make_demo(other, rng_seed=world, audio_of=base.resolve(), **settings)
+        new = pl.read_parquet(other / "thumbs.parquet")
+        trains = pl.all_horizontal(
+            pl.col("seed_id", "track_id").replace_strict(split, return_dtype=pl.String) == "train"
+        )
+        new = new.filter(trains).sort("station_id", maintain_order=True)
+        if kind == "votes":
+            new = new.head(int(number))
+        mixed = pl.concat([new, thumbs.filter(~trains)])
+    with whole_file(corpus / "thumbs.parquet") as file:
+        mixed.write_parquet(file)
+    return corpus
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def _run(folder: Path, world: int, name: str) -> Path:
+    return folder / "thumbs" / f"world{world}" / f"run {name}"
+
+
+def _shared(corpus: Path, run: Path) -> list[str]:
+    return [f"corpus='{corpus}'", f"run='{run}'", "workers=1"]
+
+
+def _stage_1(folder: Path, world: int) -> None:
+    torch.set_num_threads(1)
+    corpus, run = folder / f"world{world}", _run(folder, world, "stage 1")
+    run.mkdir(parents=True, exist_ok=True)
+    if not (run / "spectrograms").exists():
+        (run / "spectrograms").symlink_to((stores_of(corpus) / "spectrograms").resolve())
+    small = OmegaConf.to_container(OmegaConf.load(HERE / "results.yaml"))["encoder"]
+    with hydra.initialize_config_dir(CONF, version_base=None), redirect_stderr(io.StringIO()):
+        compose_and_run(factorize, _shared(corpus, run))
+        compose_and_run(regress, [*_shared(corpus, run), *small])
+
+
+def _stage_2(folder: Path, world: int, variant: Variant) -> str:
+    """Stage 2 from that world's stage 1, unless it is there; its validation in a line."""
+    torch.set_num_threads(1)
+    run, first = _run(folder, world, variant.name), _run(folder, world, "stage 1")
+    if not (run / "regress").exists():
+        run.mkdir(exist_ok=True)
+        (run / "spectrograms").symlink_to((first / "spectrograms").resolve())
+        for name in ("factors.json", "factors.npz"):
+            shutil.copy(first / name, run)
+        shutil.copytree(first / "regress", run / "copied")
+        (run / "copied").rename(run / "regress")
+    corpus = _corpus(folder, world, variant.votes)
+    with hydra.initialize_config_dir(CONF, version_base=None), redirect_stderr(io.StringIO()):
+        compose_and_run(rank, [*_shared(corpus, run), *variant.overrides])
+    metrics = read_json(run / "rank" / "metrics.json")
+    before, after = (metrics[f"valid_thumbs_auc{end}"] for end in ("_stage_1", ""))
+    return f"validation thumbs {before:.3f} to {after:.3f}, flip rate {metrics['flip_rate']}"
+
+
+def _chosen(folder: Path) -> dict[str, str]:
+    """The name of each row, and of the variant that is read for it: a loss's better rate."""
+
+    def on_validation(name: str) -> float:
+        runs = (_run(folder, world, name) for world in range(WORLDS))
+        metrics = [read_json(run / "rank" / "metrics.json") for run in runs]
+        return float(np.mean([one["valid_thumbs_auc"] for one in metrics]))
+
+    best = {loss: max((f"{loss} {rate}" for rate in RATES), key=on_validation) for loss in LOSSES}
+    return best | {v.name: v.name for v in variants()[len(LOSSES) * len(RATES) :]}
+
+
+# --- evaluation ---------------------------------------------------------------------------------
+
+
+def _evaluate(folder: Path, world: int, names: dict[str, str]) -> Table:
+    corpus = read_corpus(folder / f"world{world}", needs=["plays", "thumbs"])
+    first = _run(folder, world, "stage 1")
+    store = SpectrogramStore(next(first.glob("spectrograms/*2048*")))
+    factors = load_factors(first / "factors.npz")
+    readable = rows_of(store.track_ids, corpus.track_ids) >= 0
+    question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
+    stages = {"stage 1": predicted_vectors(first / "regress")}
+    settings = hydra.compose("evaluate")
+    rows = make_rows(
+        corpus, store, factors, question, stages, {},
+        words=settings.words, hidden=settings.hidden, rng_seed=0, report=say,
+    )  # fmt: skip
+    rows = [row for row in rows if row.name in KNOWN]
+    users = next(row.users for row in rows if row.name == "stage 1")
+    for name, variant in names.items():
+        vectors = predicted_vectors(_run(folder, world, variant) / "rank")
+        rows.append(Row(name, aligned(corpus, vectors), users))
+    return compare(rows, question, bootstraps=BOOTSTRAPS, rng_seed=world)
+
+
+def _markdown(table: Table, folder: Path) -> list[str]:
+    lines = [
+        f"{SIMULATED} The mean over {WORLDS} worlds, a training each, on test tracks, as "
+        "sound alone predicts them; paired 95 % intervals of "
+        f"{BOOTSTRAPS} bootstrap draws over listeners and artists. *Closed* is the share of the "
+        "way from ridge to what the sound can tell.",
+        "",
+    ]
+    heads = [f"{column}: {head}" for column in table.columns
+             for head in ("thumbs AUC", "to stage 1", "closed", "AUC", "to stage 1")]  # fmt: skip
+    lines += _heads("loss", heads)
+    for row in (*KNOWN[:3], *LOSSES, KNOWN[3]):
+        lines.append(_line(row, [cell for column in table.columns for cell in (
+            f"{table.at(row, column, 'thumbs AUC'):.3f}", _to(table, row, column, "thumbs AUC"),
+            f"{_closed(table, row, column):.0%}",
+            f"{table.at(row, column, 'AUC'):.3f}", _to(table, row, column, "AUC"),
+        )]))  # fmt: skip
+    heads = [f"{column}: {metric}" for column in table.columns for metric in METRICS]
+    lines += ["", f"By the number of training votes ({DEFAULT}), and of shuffled thumbs:", ""]
+    lines += _heads("votes", [f"{head}, to stage 1" for head in heads])
+    for row in (*(f"{votes} votes" for votes in VOTES), "shuffled"):
+        lines.append(_line(row, [_to(table, row, c, m) for c in table.columns for m in METRICS]))
+    lines += ["", f"By the share of votes that are recorded the wrong way round ({DEFAULT}):", ""]
+    ends = ("corrected", "as recorded", "difference")
+    heads = [f"{column}: {end}" for column in table.columns for end in ends]
+    lines += _heads("flips", [*heads, "estimated, a world each"])
+    for flips in FLIPS:
+        corrected, plain = (f"{flips:.0%} flips, {end}" for end in ends[:2])
+        cells = [cell for column in table.columns for cell in (
+            f"{table.at(corrected, column, 'thumbs AUC'):.3f}",
+            f"{table.at(plain, column, 'thumbs AUC'):.3f}",
+            _to(table, corrected, column, "thumbs AUC", plain),
+        )]  # fmt: skip
+        runs = (_run(folder, world, corrected) for world in range(WORLDS))
+        rates = [read_json(run / "rank" / "metrics.json")["flip_rate"] for run in runs]
+        lines.append(_line(f"{flips:.0%}", [*cells, ", ".join(f"{rate:.0%}" for rate in rates)]))
+    lines += ["", f"Worlds that have a difficulty strongly, less the base world ({DEFAULT}):", ""]
+    lines += _heads("difficulty", [f"{c}: {m}" for c in table.columns for m in METRICS])
+    base = f"{FLIPS[1]:.0%} flips, corrected"
+    for row in DIFFICULTIES:
+        cells = [_to(table, row, c, m, base) for c in table.columns for m in METRICS]
+        lines.append(_line(row, cells))
+    return lines
+
+
+def _heads(first: str, heads: Sequence[str]) -> list[str]:
+    return [_line(first, heads), f"|---|{'---|' * len(heads)}"]
+
+
+def _line(first: str, cells: Sequence[str]) -> str:
+    return f"| {first} | {' | '.join(cells)} |"
+
+
+def _to(table: Table, row: str, column: str, metric: str, other: str = "stage 1") -> str:
+    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*table.difference(row, other, column, metric))
+
+
+def _closed(table: Table, row: str, column: str) -> float:
+    here, ridge, ceiling = (
+        table.at(name, column, "thumbs AUC") for name in (row, "ridge", "ceiling: sound")
+    )
+    return (here - ridge) / (ceiling - ridge)
+
+
+def _draw(table: Table) -> None:
+    """Two panels a column: thumbs AUC by votes and by flips, with intervals to stage 1."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(
+        len(table.columns), 2, figsize=(10, 7), squeeze=False, layout="constrained", sharey="row"
+    )
+    for column, (by_votes, by_flips) in zip(table.columns, panels, strict=True):
+        curves = [
+            (by_votes, VOTES, [f"{votes} votes" for votes in VOTES], "#0072b2", "o-", "corrected"),
+            *((by_flips, [100 * flips for flips in FLIPS],
+               [f"{flips:.0%} flips, {name}" for flips in FLIPS], colour, style, name)
+              for name, colour, style in (("corrected", "#0072b2", "o-"),
+                                          ("as recorded", "#d55e00", "s--"))),
+        ]  # fmt: skip
+        first = table.at("stage 1", column, "thumbs AUC")
+        for panel, places, rows, colour, style, name in curves:
+            apart = [table.difference(row, "stage 1", column, "thumbs AUC") for row in rows]
+            value, low, high = first + np.array(apart).T
+            panel.plot(places, value, style, color=colour, label=name)
+            panel.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+        for panel, label in ((by_votes, "training votes"), (by_flips, "% of votes flipped")):
+            panel.axhline(first, color="#6b6b6b", linewidth=1, label="stage 1")
+            panel.set_xlabel(label)
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.legend(frameon=False)
+        by_votes.set_xscale("log")
+        by_votes.set_ylabel(f"{column}: thumbs AUC")
+    figure.suptitle("Stage 2 (DrLIM) on three simulated worlds, 95 % intervals to stage 1")
+    with whole_file(PICTURE) as file:
+        figure.savefig(file, format="png", dpi=90)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
