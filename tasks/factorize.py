@@ -22,7 +22,7 @@ class Material:
 
 def material(cfg: DictConfig) -> Material:
     """The plays of training tracks: all that decides the factors beside the settings."""
-    corpus = read_corpus(cfg, needs=["plays"])
+    corpus = read_corpus(cfg, needs=["plays"], sessions=cfg.factors.name == "sessions")
     return Material(corpus, training_plays(corpus), {"training plays": plays_hash(corpus)})
 
 

@@ -68,9 +68,10 @@ def read_corpus(
     needs: Collection[str] = (),
     uses: Collection[str] = (),
     holdout: bool | None = None,
+    sessions: bool = False,
 ) -> Corpus:
     """The corpus of `cfg`, its notes said; the demo world is made on first use. `holdout` where it
-    is not a setting of the task."""
+    is not a setting of the task; `sessions` keeps the training plays of each session apart."""
     from cbmr.sources.tables import read_corpus as read
 
     folder = Path(cfg.corpus)
@@ -80,7 +81,7 @@ def read_corpus(
         make_world(cfg)
     if holdout is None:
         holdout = cfg.get("holdout", True)
-    corpus = read(folder, needs=needs, uses=uses, holdout=holdout)
+    corpus = read(folder, needs=needs, uses=uses, holdout=holdout, sessions=sessions)
     for note in corpus.notes:
         say(f"note: {note}")
     return corpus
@@ -129,7 +130,7 @@ def plays_hash(corpus: Corpus) -> str:
     """The plays of training tracks, by the names of their listeners and tracks."""
     plays = training_plays(corpus)
     named = (corpus.track_ids[plays.track], corpus.user_ids[plays.user], plays.count)
-    return content_hash(*named)
+    return content_hash(*named, *(() if plays.session is None else (plays.session,)))
 
 
 def inputs_now(cfg: DictConfig, task: str) -> dict[str, str]:

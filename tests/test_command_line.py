@@ -623,13 +623,14 @@ def test_an_option_of_the_other_stage_or_a_wrong_one_is_named(home, word, messag
 @pytest.mark.parametrize(
     ("words", "messages"),
     [
-        (["factors=40"], ["factors=40", "bpr, concat, vector_exp, wmf"]),
+        (["factors=40"], ["factors=40", "bpr, concat, sessions, vector_exp, wmf"]),
         (["factors.size=0"], ["factors.size=0", "above 0"]),
         (["factors.options.alpha=0"], ["factors.options.alpha=0", "above 0"]),
         (["regularization=1"], ["is 'factors.options.regularization' meant"]),
         (["factors=bpr", "factors.options.alpha=1"], ["'factors.options.alpha' is no setting"]),
         (["factors=concat", "factors.options.models=[wmf]"], ["two or more of wmf, bpr"]),
         (["factors=concat", "factors.tune=true"], ["concat has nothing to choose"]),
+        (["factors=sessions"], ["plays.parquet: no play has a 'time' or a 'session_id'"]),
     ],
 )
 def test_a_wrong_setting_of_the_factors_is_named(home, words, messages):

@@ -1,5 +1,7 @@
 """The tables: what is accepted, what every mistake says, and the one split."""
 
+from datetime import datetime, timedelta, timezone
+
 import numpy as np
 import polars as pl
 import pytest
@@ -44,6 +46,87 @@ def test_repeated_plays_are_summed(tmp_path):
     user, track = corpus.user_ids.tolist().index("a"), 1
     found = (corpus.plays.user == user) & (corpus.plays.track == track)
     assert corpus.plays.count[found].tolist() == [5]
+
+
+def sessions_of(tmp_path, listens, schema, **changed):
+    """The sessions of a few plays, as sets of `listener: track` and count."""
+    plays = pl.DataFrame(listens, schema, orient="row").with_columns(count=pl.lit(1))
+    tables = {**make_tables(), "plays": plays, **changed}
+    corpus = make_corpus(tmp_path, tables["tracks"], tables["plays"], sessions=True)
+    plays = training_plays(corpus)
+    names = [f"{corpus.user_ids[user]}: {corpus.track_ids[track]} {count}" for user, track, count in
+             zip(plays.user, plays.track, plays.count, strict=True)]  # fmt: skip
+    together = [{name for name, at in zip(names, plays.session, strict=True) if at == session}
+                for session in np.unique(plays.session)]  # fmt: skip
+    return sorted(map(sorted, together)), corpus
+
+
+TIMES = {
+    "datetime": lambda text: datetime.fromisoformat(text).replace(tzinfo=None),
+    "text": lambda text: text,
+    "other zone": lambda text: (
+        datetime.fromisoformat(text + "Z").astimezone(timezone(timedelta(hours=5))).isoformat()
+    ),
+    "seconds": lambda text: int(datetime.fromisoformat(text + "Z").timestamp()),
+    "seconds of a CSV": lambda text: f"{datetime.fromisoformat(text + 'Z').timestamp():.0f} ",
+}
+
+
+@pytest.mark.parametrize("kind", TIMES)
+def test_a_pause_of_half_an_hour_ends_a_session(tmp_path, kind):
+    """Each listener by itself, in whatever order rows come; a track that came back is summed."""
+    listens = [
+        ("a", "t3", "2024-03-01T13:19:00"), ("a", "t0", "2024-03-01T12:00:00"),
+        ("b", "t1", "2024-03-01T12:10:00"), ("a", "t1", "2024-03-01T12:20:00"),
+        ("a", "t0", "2024-03-01T12:49:00"), ("a", "t2", "2024-03-01T13:20:00"),
+    ]  # fmt: skip
+    listens = [(user, track, TIMES[kind](time)) for user, track, time in listens]
+    found, corpus = sessions_of(tmp_path, listens, ["user_id", "track_id", "time"])
+    assert found == [["a: t0 2", "a: t1 1"], ["a: t2 1", "a: t3 1"], ["b: t1 1"]]
+    assert not corpus.notes
+
+
+def test_a_session_id_goes_before_the_time_and_belongs_to_its_listener(tmp_path):
+    listens = [
+        ("a", "t0", 0, "x"), ("a", "t1", 9_000, "x"), ("b", "t2", 10, "x"),
+        ("a", "t3", 60, ""), ("a", "t4", 1_800, None), ("a", "t5", None, None),
+    ]  # fmt: skip
+    found, corpus = sessions_of(tmp_path, listens, ["user_id", "track_id", "time", "session_id"])
+    assert found == [["a: t0 1", "a: t1 1"], ["a: t3 1", "a: t4 1"], ["b: t2 1"]]
+    assert "1 of 6 plays have neither 'time' nor 'session_id'" in corpus.notes[0]
+
+
+def test_a_skip_keeps_a_session_going_and_is_in_none(tmp_path):
+    """t1 was left after a third; how much of t2 was heard is not known."""
+    listens = [("a", "t0", 0, 1.0), ("a", "t1", 1_700, 0.3), ("a", "t2", 3_400, None)]
+    found, corpus = sessions_of(tmp_path, listens, ["user_id", "track_id", "time", "played_ratio"])
+    assert found == [["a: t0 1", "a: t2 1"]]
+    assert "1 of 3 plays were heard for less than half" in corpus.notes[0]
+
+
+def test_a_held_out_track_decides_nothing_about_sessions(tmp_path):
+    """t9 validates and t13 tests: however they were played, the sessions are the same."""
+    schema = ["user_id", "track_id", "time"]
+    training = [("a", "t0", 0), ("a", "t1", 3_000), ("a", "t2", 3_100)]
+    alone, _ = sessions_of(tmp_path, training, schema)
+    between = [("a", "t9", 1_500), ("a", "t13", 1_600), ("b", "t13", 5)]
+    assert sessions_of(tmp_path, training + between, schema)[0] == alone
+    assert alone == [["a: t0 1"], ["a: t1 1", "a: t2 1"]]
+
+
+@pytest.mark.parametrize(
+    ("schema", "row", "message"),
+    [
+        (["user_id", "track_id"], (), "no play has a 'time' or a 'session_id'"),
+        (["user_id", "track_id", "time"], (None,), "no play has a 'time' or a 'session_id'"),
+        (["user_id", "track_id", "time"], (1_700_000_000_000,), "row 1: 1700.* in milliseconds"),
+        (["user_id", "track_id", "time"], ("March",), "row 1: 'March', expected ISO 8601"),
+        (["user_id", "track_id", "time", "played_ratio"], (1, 87.0), "is it in per cent"),
+    ],
+)
+def test_plays_without_sessions_are_explained(tmp_path, schema, row, message):
+    with pytest.raises(InputError, match=message):
+        sessions_of(tmp_path, [("a", "t0", *row)], schema)
 
 
 @pytest.mark.parametrize(("times", "up"), [(None, False), ([2, 1], True)])

@@ -1,13 +1,15 @@
 """Every CF model by one set of tests; each one's arithmetic against plain loops; tuning."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import scipy.sparse
 import torch
 
-from cbmr.corpus import Plays
+from cbmr.corpus import Plays, make_corpus, training_plays
 from cbmr.errors import InputError
 from cbmr.factors import (
     GRIDS,
@@ -31,6 +33,7 @@ OPTIONS = {
     "vector_exp": {"regularization": 1.0, "batch_size": 8},
     "vector_exp, sampled": {"regularization": 1.0, "batch_size": 8},
     "concat": {"models": ["bpr", "vector_exp"]},
+    "sessions": {"regularization": 5.0, "batch_size": 8},
 }
 
 
@@ -42,7 +45,9 @@ def camps(listeners=40, tracks=30, rng_seed=0):
     user, track = user[kept], track[kept]
     ids = [np.array([f"{kind}{row:02d}" for row in range(n)]) for kind, n in
            (("t", tracks), ("u", listeners))]  # fmt: skip
-    return Plays(user, track, rng.integers(1, 9, len(user))), *ids
+    # Each listener has two sessions, and every play is in one of them.
+    session = 2 * user + (rng.random(len(user)) < 0.5)
+    return Plays(user, track, rng.integers(1, 9, len(user)), session), *ids
 
 
 def counts(rng_seed=0):
@@ -76,8 +81,7 @@ def test_shapes_ids_and_camps(fit):
     """Both camps are told apart by scores and by cosines, and what has no plays has no factors."""
     plays, track_ids, user_ids = camps()
     kept = plays.user != 7
-    silenced = Plays(plays.user[kept], plays.track[kept], plays.count[kept])
-    fitted = fit((silenced, track_ids, user_ids))
+    fitted = fit((plays[kept], track_ids, user_ids))
     size = 8 if fit.model == "concat" else 4
     assert fitted.track_ids.tolist() == track_ids[:29].tolist()
     assert fitted.user_ids.tolist() == [name for name in user_ids if name != "u07"]
@@ -106,7 +110,7 @@ def test_plays_that_are_no_counts_are_refused(fit):
         count = plays.count.astype(float)
         count[5] = bad
         with pytest.raises(InputError, match=f"entry 5 has count {bad}: expected a number above 0"):
-            fit((Plays(plays.user, plays.track, count), track_ids, user_ids))
+            fit((replace(plays, count=count), track_ids, user_ids))
 
 
 def test_settings_out_of_range_are_refused(fit):
@@ -130,6 +134,8 @@ def test_settings_out_of_range_are_refused(fit):
         ("vector_exp", {"batch_size": 0}, "batch_size=0"),
         ("vector_exp", {"regularization": -1}, "regularization=-1"),
         ("vector_exp", {"learning_rate": 1e30}, "the factors grew beyond all numbers"),
+        ("sessions", {"epochs": 0}, "epochs=0"),
+        ("sessions", {"learning_rate": 1e30}, "the factors grew beyond all numbers"),
         ("concat", {"models": ["wmf"]}, "two or more of wmf, bpr, vector_exp, each once"),
         ("concat", {"models": ["wmf", "wmf"]}, "each once"),
         ("concat", {"models": ["wmf", "concat"]}, "two or more of wmf, bpr, vector_exp"),
@@ -286,6 +292,61 @@ def test_the_size_of_the_catalogue_decides_and_it_is_said(monkeypatch, capsys, l
     assert said in capsys.readouterr().out
 
 
+# --- listening sessions -------------------------------------------------------------------------
+
+
+def sessions_of(fitted, plays, **options):
+    """Factors of the sessions themselves, by the softmax model with each as a listener."""
+    names = np.array([f"s{row:03d}" for row in range(plays.session.max() + 1)])
+    as_listeners = Plays(plays.session, plays.track, plays.count)
+    return factorize(as_listeners, fitted.track_ids, names, model="vector_exp", **options)
+
+
+def test_sessions_are_the_softmax_models_listeners_and_a_listener_is_their_mean():
+    plays, track_ids, user_ids = camps()
+    options = {"size": 4, **OPTIONS["sessions"]}
+    fitted = factorize(plays, track_ids, user_ids, model="sessions", **options)
+    single = sessions_of(fitted, plays, **options)
+    np.testing.assert_array_equal(fitted.item_factors, single.item_factors)
+    of = {name: plays.user[plays.session == int(name[1:])][0] for name in single.user_ids}
+    for row in range(40):
+        own = [
+            single.user_factors[at] for at, name in enumerate(single.user_ids) if of[name] == row
+        ]
+        np.testing.assert_allclose(fitted.user_factors[row], np.mean(own, axis=0), atol=1e-6)
+
+
+def test_two_kinds_of_evening_of_one_listener_are_told_apart(tmp_path):
+    """Even tracks on some evenings, odd ones on others, every second track of them, by their times
+    alone. To the models of listeners there is one, who played everything."""
+    rng = np.random.default_rng(0)
+    tracks = [f"t{row:02d}" for row in range(24)]
+    listens = [
+        ("me", f"t{row:02d}", 1, 86_400 * evening + 240 * place)
+        for evening in range(60)
+        for place, row in enumerate(2 * rng.choice(12, 6, replace=False) + evening % 2)
+    ]
+    corpus = make_corpus(
+        tmp_path,
+        pl.DataFrame({"track_id": tracks, "path": tracks}),
+        pl.DataFrame(listens, ["user_id", "track_id", "count", "time"], orient="row"),
+        holdout=False,
+        sessions=True,
+    )
+    data = training_plays(corpus), corpus.track_ids, corpus.user_ids
+    fitted = factorize(*data, model="sessions", size=4)
+    assert fitted.user_factors.shape == (1, 4)
+    unit = unit_rows(fitted.item_factors)
+    same = np.add.outer(np.arange(24), np.arange(24)) % 2 == 0
+    assert (unit @ unit.T)[same].min() > (unit @ unit.T)[~same].max() + 0.5
+
+
+def test_plays_that_know_no_session_are_refused():
+    plays, track_ids, user_ids = camps()
+    with pytest.raises(InputError, match="factors=sessions: these plays do not say which session"):
+        factorize(replace(plays, session=None), track_ids, user_ids, model="sessions")
+
+
 # --- several models -----------------------------------------------------------------------------
 
 
@@ -316,7 +377,7 @@ def test_concat_of_a_model_that_tells_nothing_apart_is_refused():
 
 @pytest.mark.parametrize("model", GRIDS)
 def test_tuning_prefers_what_finds_hidden_plays(model, capsys):
-    untouched = {"epochs": 3} if model == "vector_exp" else {}
+    untouched = {"epochs": 3} if model in ("vector_exp", "sessions") else {}
     chosen = tune(*camps(), model=model, size=4, rng_seed=0, **untouched)
     assert set(chosen) == {*GRIDS[model], *untouched}
     lines = capsys.readouterr().out.splitlines()

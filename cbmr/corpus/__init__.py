@@ -35,6 +35,7 @@ from cbmr.corpus.records import (
     thumbs_of,
     triplets_of,
 )
+from cbmr.corpus.sessions import with_sessions, with_times
 from cbmr.corpus.split import SPLITS, split_by_hash
 from cbmr.errors import InputError
 
@@ -92,15 +93,17 @@ def make_corpus(
     triplets: pl.DataFrame | None = None,
     *,
     holdout: bool = True,
+    sessions: bool = False,
     names: Mapping[str, str] | None = None,
 ) -> Corpus:
     """Check the tables and turn them into a corpus.
 
-    `holdout=False` puts every track into the training split. `names` gives the file behind each
-    table, for messages. Repeated plays of one (listener, track) are summed; of repeated votes and
-    exposures of one (listener, seed, track), and of one listener's answers on the same three
-    tracks, the latest by `time` counts, without `time` the last row. Where nobody is named, every
-    answer counts.
+    `holdout=False` puts every track into the training split. With `sessions` the plays are those of
+    training tracks alone, one entry a (session, track) (`corpus.sessions`): when another track was
+    heard decides nothing. `names` gives the file behind each table, for messages. Repeated plays of
+    one (listener, track) are summed; of repeated votes and exposures of one (listener, seed,
+    track), and of one listener's answers on the same three tracks, the latest by `time` counts,
+    without `time` the last row. Where nobody is named, every answer counts.
     """
     files = {name: name for name in COLUMNS} | dict(names or {})
     notes: list[str] = []
@@ -111,6 +114,8 @@ def make_corpus(
     if plays is not None:
         plays = checked_table("plays", plays, files["plays"], notes)
         refuse_rows(plays, "count", pl.col("count") <= 0, files["plays"], "a count above 0")
+        if sessions:
+            plays = with_times(plays, files["plays"])
         plays = of_known_tracks(plays, ("track_id",), track_ids, files["plays"], notes)
     if thumbs is not None:
         thumbs = checked_table("thumbs", thumbs, files["thumbs"], notes)
@@ -134,6 +139,11 @@ def make_corpus(
     user_ids = user_ids[user_ids != ""]
     artist, album = text(tracks, "artist"), text(tracks, "album")
     play_arrays = None if plays is None else plays_of(plays, track_ids, user_ids)
+    split = _split(tracks, track_ids, artist, play_arrays, holdout, files["tracks"])
+    if sessions and plays is not None and split is not None:
+        train = plays.filter(pl.col("track_id").is_in(track_ids[split == "train"].tolist()))
+        train = with_sessions(train, files["plays"], notes)
+        play_arrays = plays_of(train, track_ids, user_ids)
     return Corpus(
         folder=folder,
         track_ids=track_ids,
@@ -142,7 +152,7 @@ def make_corpus(
         artist=artist,
         album=album,
         duration_s=numbers(tracks, "duration_s"),
-        split=_split(tracks, track_ids, artist, play_arrays, holdout, files["tracks"]),
+        split=split,
         user_ids=user_ids,
         plays=play_arrays,
         thumbs=None if thumbs is None else thumbs_of(thumbs, track_ids, user_ids),
@@ -181,7 +191,7 @@ def training_plays(corpus: Corpus) -> Plays:
     kept = corpus.split[plays.track] == "train"
     if not kept.any():
         raise InputError("no play is of a training track: nothing can be learned from these plays")
-    return Plays(plays.user[kept], plays.track[kept], plays.count[kept])
+    return plays[kept]
 
 
 def votes_of(corpus: Corpus, split: str) -> Thumbs:

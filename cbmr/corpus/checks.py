@@ -119,19 +119,24 @@ def refuse_rows(table: pl.DataFrame, name: str, bad: pl.Expr, file: str, expecte
 
 def refuse_exposures(exposures: pl.DataFrame, file: str) -> None:
     """InputError for a number out of range; what is empty or NaN is unknown."""
-    position = pl.col("position")
-    propensity, ratio = (pl.col(name).fill_nan(None) for name in ("propensity", "played_ratio"))
+    position, propensity = pl.col("position"), pl.col("propensity").fill_nan(None)
     outside = {
         "position": (position < 0, "a place on the station, at least 0"),
         "propensity": ((propensity <= 0) | (propensity > 1), "a probability above 0, at most 1"),
-        "played_ratio": (
-            (ratio < 0) | (ratio > MOST_REPEATS),
-            "a share of the track, 1 for all of it; is it in per cent?",
-        ),
     }
     for name, (bad, expected) in outside.items():
         if name in exposures.columns:
             refuse_rows(exposures, name, bad.fill_null(False), file, expected)
+    refuse_ratios(exposures, file)
+
+
+def refuse_ratios(table: pl.DataFrame, file: str) -> None:
+    """InputError for a `played_ratio` that is no share; what is empty or NaN is unknown."""
+    if "played_ratio" in table.columns:
+        ratio = pl.col("played_ratio").fill_nan(None)
+        bad = ((ratio < 0) | (ratio > MOST_REPEATS)).fill_null(False)
+        expected = "a share of the track, 1 for all of it; is it in per cent?"
+        refuse_rows(table, "played_ratio", bad, file, expected)
 
 
 def refuse_triplets(triplets: pl.DataFrame, file: str) -> None:

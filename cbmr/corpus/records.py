@@ -8,11 +8,20 @@ import polars as pl
 
 @dataclass(frozen=True)
 class Plays:
-    """Who played what how often; one entry a (listener, track). Arrays are `[plays]`."""
+    """Who played what how often; one entry a (listener, track). Arrays are `[plays]`.
+
+    Where listening sessions are told apart, `session` numbers them and an entry is one of a
+    (session, track).
+    """
 
     user: np.ndarray
     track: np.ndarray
     count: np.ndarray
+    session: np.ndarray | None = None
+
+    def __getitem__(self, chosen: np.ndarray) -> "Plays":
+        session = None if self.session is None else self.session[chosen]
+        return Plays(self.user[chosen], self.track[chosen], self.count[chosen], session)
 
 
 @dataclass(frozen=True)
@@ -85,14 +94,15 @@ def numbers(table: pl.DataFrame, name: str) -> np.ndarray:
 
 
 def plays_of(plays: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> Plays:
-    """Repeated plays of one (listener, track) are summed."""
-    summed = (
-        plays.group_by("user_id", "track_id").agg(pl.col("count").sum()).sort("user_id", "track_id")
-    )
+    """Repeated plays of one (listener, track) are summed; those of one (session, track), where the
+    table says in `session` which one each was in."""
+    key = ["user_id", "track_id"] + ["session"] * ("session" in plays.columns)
+    summed = plays.group_by(key).agg(pl.col("count").sum()).sort(key)
     return Plays(
         user=rows_of(user_ids, text(summed, "user_id")),
         track=rows_of(track_ids, text(summed, "track_id")),
         count=summed["count"].to_numpy(),
+        session=summed["session"].to_numpy() if "session" in key else None,
     )
 
 

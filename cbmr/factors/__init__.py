@@ -1,4 +1,4 @@
-"""Plays to collaborative-filtering factors, by one of four models.
+"""Plays to collaborative-filtering factors, by one of five models.
 
 `models` says which there are and fits them, `tuning` chooses their settings by hidden plays, and
 `artefact` holds what comes out: raw factors, and the unit-norm copies that the encoder learns from,

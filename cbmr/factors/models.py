@@ -1,4 +1,5 @@
-"""The CF models by name, fitted on plays; `concat` joins several of them.
+"""The CF models by name, fitted on plays; `concat` joins several of them, `sessions` has listening
+sessions in place of listeners.
 
 A model is a function of `user_item` `[listeners, tracks]`, the play counts, each row and column
 with at least one; of `size`, `rng_seed`, `report` (told what a person should know of the fit) and
@@ -74,7 +75,26 @@ def _spread(users: np.ndarray, items: np.ndarray) -> float:
     return float(np.sqrt(np.einsum("ui,ij,uj->u", users, covariance, users).mean()))
 
 
-MODELS: dict[str, Model] = {**SINGLE, "concat": concat}
+def sessions(
+    user_item: scipy.sparse.csr_matrix,
+    *,
+    size: int,
+    rng_seed: int,
+    report: Callable[[str], None],
+    regularization: float = 3.0,
+    learning_rate: float = 0.1,
+    epochs: int = 40,
+    batch_size: int = 64,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`vector_exp` of rows that are listening sessions: what one person heard in one go, as it
+    learns from what many people heard. A session holds few tracks, hence the weaker prior."""
+    return _vector_exp(
+        user_item, size=size, rng_seed=rng_seed, report=report, regularization=regularization,
+        learning_rate=learning_rate, epochs=epochs, batch_size=batch_size,
+    )  # fmt: skip
+
+
+MODELS: dict[str, Model] = {**SINGLE, "concat": concat, "sessions": sessions}
 
 
 def factorize(
@@ -90,6 +110,9 @@ def factorize(
 ) -> Factors:
     """Fit `MODELS[model]` with its `options`. Tracks and listeners without plays get no factors.
 
+    `sessions` needs plays by session; a listener is then the mean of its sessions' factors, so that
+    its score of a track is the mean of theirs.
+
     Raises InputError for settings out of range, counts that are not above 0, and a fit that
     diverged.
     """
@@ -100,14 +123,24 @@ def factorize(
         raise InputError(
             f"plays: entry {entry} has count {plays.count[entry]}: expected a number above 0"
         )
-    users, user = np.unique(plays.user, return_inverse=True)
+    row_of = plays.user
+    if model == "sessions":
+        if plays.session is None:
+            raise InputError("factors=sessions: these plays do not say which session each was in")
+        row_of = plays.session
+    rows, first, row = np.unique(row_of, return_index=True, return_inverse=True)
     tracks, track = np.unique(plays.track, return_inverse=True)
     user_item = scipy.sparse.csr_matrix(
-        (plays.count.astype(np.float64), (user, track)), shape=(len(users), len(tracks))
+        (plays.count.astype(np.float64), (row, track)), shape=(len(rows), len(tracks))
     )
-    user_factors, item_factors = MODELS[model](
+    row_factors, item_factors = MODELS[model](
         user_item, size=size, rng_seed=rng_seed, report=report, **options
     )
+    # A listener is one row, or its sessions' mean.
+    users, user = np.unique(plays.user[first], return_inverse=True)
+    user_factors = np.zeros((len(users), row_factors.shape[1]))
+    np.add.at(user_factors, user, row_factors)
+    user_factors /= np.bincount(user)[:, None]
     return Factors(
         track_ids=track_ids[tracks],
         item_factors=np.asarray(item_factors, dtype=np.float32),

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
     "wmf": {"regularization": (1.0, 10.0, 100.0), "alpha": (0.5, 2.0, 8.0), "eps": (1e-6, 1.0)},
     "bpr": {"learning_rate": (0.003, 0.01, 0.03), "regularization": (0.001, 0.01, 0.1)},
     "vector_exp": {"regularization": (1.0, 3.0, 10.0, 30.0)},
+    "sessions": {"regularization": (0.3, 1.0, 3.0, 10.0)},
 }
 TUNING_SHARE = 0.1
 """Share of the training plays hidden to choose among the grid."""
@@ -38,12 +40,16 @@ def tune(
     """`options`, with those that `GRIDS[model]` names chosen by recall of hidden training plays.
 
     A tenth of the (listener, track) pairs is hidden; the setting whose first 20 unheard tracks hold
-    the largest share of them wins. Raises InputError for a model without a grid.
+    the largest share of them wins. Where sessions are told apart, each is asked for its own. Raises
+    InputError for a model without a grid.
     """
     if model not in GRIDS:
         raise InputError(
             f"factors.tune=true: {model} has nothing to choose, expected {', '.join(GRIDS)}"
         )
+    session = plays.session
+    if session is not None:
+        plays, user_ids = replace(plays, user=session), np.arange(session.max() + 1).astype(str)
     shown, hidden = hide(plays, share=TUNING_SHARE, rng_seed=rng_seed)
     grid = GRIDS[model]
     best: dict[str, Any] = {}
@@ -66,11 +72,7 @@ def tune(
 def hide(plays: Plays, *, share: float, rng_seed: int) -> tuple[Plays, Plays]:
     """The plays parted at random into those shown and a `share` of them that is hidden."""
     hidden = np.random.default_rng(rng_seed).random(len(plays.user)) < share
-    shown, rest = (
-        Plays(plays.user[chosen], plays.track[chosen], plays.count[chosen])
-        for chosen in (~hidden, hidden)
-    )
-    return shown, rest
+    return plays[~hidden], plays[hidden]
 
 
 def hidden_recall(

@@ -55,8 +55,10 @@ def read_corpus(
     needs: Collection[str] = (),
     uses: Collection[str] = (),
     holdout: bool = True,
+    sessions: bool = False,
 ) -> Corpus:
     """Read a corpus folder: `tracks`, the tables it `needs`, and of those it `uses` what is there.
+    `sessions` keeps the training plays of each listening session apart.
 
     Raises InputError when the folder, a needed table or anything in a table is not as expected.
     """
@@ -86,6 +88,7 @@ def read_corpus(
         tables.get("exposures"),
         tables.get("triplets"),
         holdout=holdout,
+        sessions=sessions,
         names={name: str(file) for name, file in files.items()},
     )
 
