@@ -39,6 +39,18 @@ def embed_store(
     return Vectors(store.track_ids, vectors, confidence if encoder.components else None)
 
 
+def embed_each(encoder: Encoder, store: Store, rows: np.ndarray) -> Vectors:
+    """As `embed_store`, of these rows of the store and each by itself: not even by rounding does a
+    track's vector depend on those that it is embedded with."""
+    encoder, device = _ready(encoder, store)
+    said = []
+    for row in rows:
+        heard = (torch.from_numpy(array).to(device) for array in store.excerpts(np.array([row])))
+        said.append(_embed(encoder, *heard))
+    vectors, confidence = (np.concatenate(parts) for parts in zip(*said, strict=True))
+    return Vectors(store.track_ids[rows], vectors, confidence if encoder.components else None)
+
+
 @torch.no_grad()
 def layer_activations(
     encoder: Encoder,

@@ -10,6 +10,7 @@ against exact search. The build is on one thread with a fixed seed, so that it r
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -94,11 +95,19 @@ def build_index(folder: Path, vectors: Vectors, *, encoder_hash: str, trees: int
     return built
 
 
-def load_index(folder: Path, vectors: Vectors, *, encoder_hash: str) -> Index:
+def load_index(
+    folder: Path,
+    vectors: Vectors,
+    *,
+    encoder_hash: str,
+    passed_over: Callable[[str], None] | None = None,
+) -> Index:
     """Open an index over exactly these vectors.
 
     Raises InputError, naming both values, when format, dimension, metric, encoder, vectors or file
-    are not those of the manifest.
+    are not those of the manifest. Where only the vectors or the file differ, as while new tracks
+    are added, exact search over these vectors is right whatever the index holds: with `passed_over`
+    it answers, and that is told what differs.
     """
     manifest = read_json(folder / "manifest.json")
     expected = {
@@ -111,10 +120,14 @@ def load_index(folder: Path, vectors: Vectors, *, encoder_hash: str) -> Index:
     }
     for name, value in expected.items():
         if manifest.get(name) != value:
-            raise InputError(
+            differs = (
                 f"{folder}: the index was made for {name} {manifest.get(name)}, the run has "
                 f"{value}: make it again with python -m tasks.index, of the same stage= and run="
             )
+            if passed_over is None or name not in ("vectors", "file"):
+                raise InputError(differs)
+            passed_over(differs)
+            return Index(vectors, None)
     if manifest["backend"] == "exact":
         return Index(vectors, None)
     annoy = _new_annoy(vectors)

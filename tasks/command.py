@@ -40,9 +40,9 @@ ABOVE_ZERO = {
     "alpha", "artist_spacing", "batch_size", "bootstraps", "components", "crop_s", "draws",
     "embedding_size", "epochs", "eps", "excerpt_s", "excerpts", "fastest", "file_timeout_s",
     "hidden", "iterations", "learning_rate", "listeners", "lookback", "margin", "max_duration_s",
-    "max_per_album", "max_per_artist", "min_duration_s", "n", "negative_distance", "rounds",
-    "sample", "scale", "size", "slowest", "temperature", "total_duration_s", "trees", "words",
-    "workers",
+    "max_per_album", "max_per_artist", "min_duration_s", "n", "negative_distance", "piece",
+    "rounds", "sample", "scale", "size", "slowest", "temperature", "total_duration_s", "trees",
+    "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "anchor", "band_masks", "band_width", "completions", "exploration", "plays", "regularization",
@@ -50,10 +50,13 @@ AT_LEAST_ZERO = {
 }  # fmt: skip
 
 
-def command(name: str, run: Callable[[DictConfig], None], *, writes: bool = True) -> None:
+def command(
+    name: str, run: Callable[[DictConfig], None], *, writes: bool = True, waits: bool = True
+) -> None:
     """Run a task from the command line and end the process.
 
-    `writes` tasks hold the run's lock: a second process on the same run waits and says so.
+    `writes` tasks hold the run's lock: a second process on the same run waits and says so, or with
+    `waits=False` ends at once, status 0, as jobs that a clock starts should not pile up.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed
     sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
@@ -66,7 +69,7 @@ def command(name: str, run: Callable[[DictConfig], None], *, writes: bool = True
             cfg.run = _literal(f"{cfg.run}/{hydra_cfg.job.num}")
             say(f"{cfg.run}: {' '.join(hydra_cfg.overrides.task)}")
         try:
-            statuses.append(_status(lambda: _checked_run(cfg, run, writes)))
+            statuses.append(_status(lambda: _checked_run(cfg, run, writes, waits)))
         except Exception as defect:  # Hydra would add a line of its own to the traceback
             defects.append(defect)
 
@@ -93,7 +96,9 @@ def _compose_and_call(name: str, job: Callable[[DictConfig], None]) -> None:
         raise InputError(_explained(name, error)) from error
 
 
-def _checked_run(cfg: DictConfig, run: Callable[[DictConfig], None], writes: bool) -> None:
+def _checked_run(
+    cfg: DictConfig, run: Callable[[DictConfig], None], writes: bool, waits: bool
+) -> None:
     overrides = [text.partition("=")[0] for text in HydraConfig.get().overrides.task]
     groups = [text for text in HydraConfig.get().overrides.task if _is_group(text)]
     added = [key for key in overrides if key.startswith(("+", "~"))]
@@ -102,8 +107,11 @@ def _checked_run(cfg: DictConfig, run: Callable[[DictConfig], None], writes: boo
         raise InputError(_unknown_key(added[0].lstrip("+~"), defaults))
     check_settings(cfg, defaults)
     if writes:
-        with locked(Path(cfg.run)):
-            run(cfg)
+        with locked(Path(cfg.run), waits=waits) as held:
+            if held:
+                run(cfg)
+            else:
+                say(f"{cfg.run} is in use by another process: nothing is done this time")
     else:
         run(cfg)
 

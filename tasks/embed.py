@@ -1,6 +1,9 @@
 """`python -m tasks.embed`: unit vectors of every readable track, after new ones were scanned."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -32,7 +35,7 @@ def run(cfg: DictConfig) -> None:
         return
     with progress(f"embed {stage}") as report:
         vectors = embed_store(encoder, store, progress=report)
-    mixed = _blended(cfg, stage, manifest, store, vectors)
+    mixed = blender(cfg, stage, manifest)(store, vectors)
     save_stage_vectors(folder / stage, vectors, mixed)
     manifest.pop("prior", None)
     if mixed is not None:
@@ -67,10 +70,12 @@ def _check_prior(cfg: DictConfig) -> None:
         raise InputError(f"prior_weight={weight}: expected a number from 0 to 1")
 
 
-def _blended(cfg, stage: str, manifest: dict, store, vectors):
-    """The vectors with their prior; pretrain's are not CF factors, which a prior is made of."""
-    if stage == "pretrain" or cfg.prior == "none":
-        return None
+def blender(cfg: DictConfig, stage: str, manifest: dict) -> Callable[..., Any]:
+    """What blends the prior of `cfg` into vectors of a store: a function of both, None where there
+    is no prior. Only vectors trained in this run are of its CF factors' space, and pretrain's are
+    not."""
+    if stage in ("pretrain", "update") or cfg.prior == "none":
+        return lambda store, vectors: None
 
     from cbmr.factors import load_factors
     from tasks.stages import blended, with_users
@@ -86,7 +91,7 @@ def _blended(cfg, stage: str, manifest: dict, store, vectors):
     votes = ["thumbs"] if stage == "rank" else []  # what the stage itself was validated by
     corpus = read_corpus(cfg, needs=["plays"], uses=votes, holdout=holdout)
     factors = with_users(load_factors(factors_file), Path(cfg.run) / "regress" / "users.npz")
-    return blended(cfg, corpus, factors, store, vectors)
+    return partial(blended, cfg, corpus, factors)
 
 
 if __name__ == "__main__":

@@ -68,10 +68,15 @@ def run(cfg: DictConfig) -> None:
     )
     if not (folder / MANIFESTS["index"]).exists():
         _build_index(cfg, stage)
-    encoder_hash = manifest["outputs"]["encoder.pt"]
+    index = load_index(
+        folder / "index",
+        catalogue.vectors,
+        encoder_hash=manifest["outputs"]["encoder.pt"],
+        passed_over=lambda why: say(f"note: {why}; exact search answers now"),
+    )
     playlist = make_playlist(
         catalogue,
-        load_index(folder / "index", catalogue.vectors, encoder_hash=encoder_hash),
+        index,
         tracks[: len(seeds.tracks)],
         rules,
         weights=seeds.weights,

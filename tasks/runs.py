@@ -26,13 +26,14 @@ from cbmr.files import content_hash, file_hash, read_json, write_json
 FORMAT_VERSION = 1
 DEMO_CORPUS = Path("corpora/demo")
 NOT_SETTINGS = ("corpus", "run", "workers", "hydra")
-SERVED = ("rank", "regress", "pretrain")
-"""Stages that leave vectors, the best first."""
+SERVED = ("rank", "regress", "pretrain", "update")
+"""Stages that leave vectors, the best first; `update` has its encoder from elsewhere."""
 MANIFESTS = {
     "factorize": "factors.json",
     "pretrain": "pretrain/manifest.json",
     "regress": "regress/manifest.json",
     "rank": "rank/manifest.json",
+    "update": "update/manifest.json",
     "index": "index/manifest.json",
     "evaluate": "evaluation/manifest.json",
 }
@@ -44,8 +45,9 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Hold the run's lock; a second process waits, and says so."""
+def locked(run: Path, *, waits: bool = True) -> Iterator[bool]:
+    """Hold the run's lock. A second process waits, and says so, or with `waits=False` is told that
+    it does not hold it."""
     try:
         run.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -55,9 +57,12 @@ def locked(run: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
+            if not waits:
+                yield False
+                return
             say(f"{run} is in use by another process; waiting for it to end")
             lock.acquire()
-        yield
+        yield True
     finally:
         lock.release()
 

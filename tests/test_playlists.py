@@ -114,6 +114,20 @@ def test_a_truncated_index_is_noticed(tmp_path):
         load_index(tmp_path, vectors, encoder_hash="e")
 
 
+def test_an_index_of_other_tracks_is_passed_over_where_that_is_told(tmp_path):
+    """Of the same encoder, as while tracks are added: exact search over the vectors there are."""
+    build_index(tmp_path, vectors_of(20), encoder_hash="e", trees=2)
+    more, said = vectors_of(30), []
+    index = load_index(tmp_path, more, encoder_hash="e", passed_over=said.append)
+    assert "was made for vectors" in said[0]
+    cosines = more.vectors @ more.vectors[25]
+    rows, found = index.nearest(more.vectors[25], 5)
+    np.testing.assert_allclose(found, np.sort(cosines)[::-1][:5], atol=1e-6)
+    assert rows[0] == 25
+    with pytest.raises(InputError, match="encoder e, the run has other"):
+        load_index(tmp_path, more, encoder_hash="other", passed_over=said.append)
+
+
 # --- lists --------------------------------------------------------------------------------------
 
 
