@@ -90,6 +90,46 @@ class TrackBatches(Dataset[dict[str, Any]]):
         return batch
 
 
+class AlbumBatches(Dataset[dict[str, Any]]):
+    """Tracks of the store (`rows`, into it), each with what its second excerpt is taken from: with
+    probability `share` another track of its album, else itself.
+
+    `album` `[rows]` numbers the albums; a track without one is alone in its own. A batch holds
+    `other_logmel` and `other_frames` beside `logmel` and `frames`, and `album`, all `[batch]`.
+    """
+
+    def __init__(
+        self, store: Store, rows: np.ndarray, album: np.ndarray, share: float, rng_seed: int
+    ) -> None:
+        self.store, self.rows, self.share, self.rng_seed = store, rows, share, rng_seed
+        self.album = np.unique(album, return_inverse=True)[1]
+        self.order = np.argsort(self.album, kind="stable")
+        self.size = np.bincount(self.album)
+        self.begin = np.cumsum(self.size) - self.size
+        self.place = np.argsort(self.order)
+
+    def others(self, items: np.ndarray) -> np.ndarray:
+        """The items of the second excerpts, drawn by which items come together: no two epochs have
+        the same batches."""
+        rng = np.random.default_rng((self.rng_seed, *items.tolist()))
+        begin, size = self.begin[self.album[items]], self.size[self.album[items]]
+        further = rng.integers(
+            1, np.maximum(size, 2)
+        )  # never all the way round to the track itself
+        mate = self.order[begin + (self.place[items] - begin + further) % size]
+        return np.where(rng.random(len(items)) < self.share, mate, items)
+
+    def __getitem__(self, items: np.ndarray) -> dict[str, Any]:
+        rows, others = self.rows[items], self.rows[self.others(items)]
+        return {
+            "logmel": torch.from_numpy(self.store[rows]),
+            "frames": torch.from_numpy(self.store.frames[rows]),
+            "other_logmel": torch.from_numpy(self.store[others]),
+            "other_frames": torch.from_numpy(self.store.frames[others]),
+            "album": torch.from_numpy(self.album[items]),
+        }
+
+
 class HalfBatches(Dataset[dict[str, Any]]):
     """Tracks of the store (`rows`, into it), cut in two: a batch holds each one's first half and,
     right after it, its second."""
@@ -152,7 +192,7 @@ class Batches(pl.LightningDataModule):
 
     def __init__(
         self,
-        train: TrackBatches | StationBatches,
+        train: TrackBatches | AlbumBatches | StationBatches,
         sampler: EpochSampler,
         valid: TrackBatches | HalfBatches | None,
         *,
@@ -192,10 +232,16 @@ def excerpt_batches(
     batch_size: int,
     rng_seed: int,
     workers: int,
+    album: np.ndarray | None = None,
+    album_share: float = 0.0,
 ) -> Batches:
-    """Pretraining: tracks `train_rows`, and the halves of `valid_rows`."""
+    """Pretraining: tracks `train_rows`, others of their `album` `[train_rows]` in `album_share`
+    of the cases, and the halves of `valid_rows`."""
+    tracks: TrackBatches | AlbumBatches = TrackBatches(store, train_rows)
+    if album is not None:
+        tracks = AlbumBatches(store, train_rows, album, album_share, rng_seed)
     return Batches(
-        TrackBatches(store, train_rows),
+        tracks,
         EpochSampler(np.ones(len(train_rows)), batch_size, len(train_rows), rng_seed),
         None if valid_rows is None else HalfBatches(store, valid_rows),
         workers=workers,

@@ -97,7 +97,13 @@ def listener_softmax(
     return weighted_mean(log_z - own, 1 / plays[track])
 
 
-def contrastive(first: torch.Tensor, second: torch.Tensor, *, temperature: float) -> torch.Tensor:
+def contrastive(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    *,
+    temperature: float,
+    group: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Which of all excerpts is the other one of the same track? InfoNCE (van den Oord, Li & Vinyals
     2018) both ways, as NT-Xent of SimCLR (Chen et al. 2020): a softmax over the cosines to every
     other excerpt of the batch, divided by `temperature`.
@@ -105,12 +111,18 @@ def contrastive(first: torch.Tensor, second: torch.Tensor, *, temperature: float
     `first` and `second` `[tracks, size]` are unit vectors of two excerpts of the same tracks. By
     hand: two tracks, each alike in both excerpts and at right angles to the other, cost
     `log(1 + 2 exp(-1 / temperature))`. One track alone costs nothing.
+
+    Tracks of one `group` `[tracks]` are not told apart: of them only the partner is in the softmax.
     """
     unit = torch.cat([first, second])
     logits = unit @ unit.T / temperature
     itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
     partner = torch.arange(len(unit), device=unit.device).roll(len(first))
-    return F.cross_entropy(logits.masked_fill(itself, -torch.inf), partner)
+    left_out = itself
+    if group is not None:
+        of = torch.cat([group, group])
+        left_out = itself | ((of[:, None] == of) & ~itself[partner])
+    return F.cross_entropy(logits.masked_fill(left_out, -torch.inf), partner)
 
 
 def distance(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

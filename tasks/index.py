@@ -6,14 +6,14 @@ from omegaconf import DictConfig
 
 from cbmr.files import read_json
 from tasks.command import command
-from tasks.runs import MANIFESTS, SERVED, require, say, serving_stage
+from tasks.runs import MANIFESTS, SERVED, first_stage, require, say, serving_stage
 
 
 def run(cfg: DictConfig) -> None:
     """Build the index of the run's best stage, measure it, and leave `index/`."""
     folder = Path(cfg.run)
     if not any((folder / MANIFESTS[stage]).exists() for stage in SERVED):
-        require("regress", cfg)
+        require(first_stage(cfg), cfg)
     stage = serving_stage(cfg)
 
     from cbmr.index import build_index

@@ -91,6 +91,9 @@ def run(cfg: DictConfig) -> None:
         with whole_file(output) as file:
             file.write(content)
         say(f"playlist: {len(playlist.entries)} tracks -> {output}")
+    if stage == "pretrain":
+        albums = " and albums" if "albums" in manifest["inputs"] else ""
+        say(f"playlist: no plays and no thumbs: these vectors come from sound{albums} alone")
     _say_what_is_missing(cfg, catalogue, playlist)
 
 

@@ -1,4 +1,4 @@
-"""`python -m tasks.pretrain`: a warm start for stage 1 without labels, from sound alone."""
+"""`python -m tasks.pretrain`: a warm start for stage 1 without labels, from sound and albums."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Material:
-    """The store, what to learn from and to validate by as rows of it, and the hashes of these."""
+    """The store, what to learn from and to validate by as rows of it, and the hashes of these.
+
+    `album` `[train_rows]` is the name of each one's album, its own id where it has none; None where
+    no two tracks share one, or albums are not to be learned from.
+    """
 
     store: "Store"
     train_rows: np.ndarray
     valid_rows: np.ndarray
+    album: np.ndarray | None
     inputs: dict[str, str]
 
 
@@ -57,11 +62,19 @@ def material(cfg: DictConfig) -> Material:
         "spectrograms": store.fingerprint,
         "split": content_hash(store.track_ids[train_rows], store.track_ids[valid_rows]),
     }
-    return Material(store, train_rows, valid_rows, inputs)
+    album = corpus.album[corpus.track_rows(store.track_ids[train_rows])]
+    _, tracks = np.unique(album[album != ""], return_counts=True)
+    if cfg.albums == 0 or not (tracks > 1).any():
+        return Material(store, train_rows, valid_rows, None, inputs)
+    album = np.where(album == "", np.char.add("track ", store.track_ids[train_rows]), album)
+    inputs["albums"] = content_hash(album)
+    return Material(store, train_rows, valid_rows, album, inputs)
 
 
 def run(cfg: DictConfig) -> None:
     """Train the encoder to tell tracks apart and leave `pretrain/`."""
+    if not 0 <= cfg.albums <= 1:
+        raise InputError(f"albums={cfg.albums}: expected a share from 0 to 1")
     settings, learned_from = settings_of(cfg), material(cfg)
     store, train_rows = learned_from.store, learned_from.train_rows
     if len(train_rows) < 2:
@@ -99,7 +112,11 @@ def run(cfg: DictConfig) -> None:
         batch_size=cfg.batch_size,
         rng_seed=cfg.rng_seed,
         workers=cfg.workers,
+        album=learned_from.album,
+        album_share=cfg.albums,
     )
+    if cfg.albums > 0 and learned_from.album is None:
+        say("pretrain: no two tracks share an album, so it learns from excerpts of tracks alone")
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     say(f"pretrain: {cfg.encoder.name}, {parameters:,} parameters, {len(train_rows)} tracks")
     epoch = fit(cfg, "pretrain", learner, batches, settings, learned_from.inputs)

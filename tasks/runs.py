@@ -159,6 +159,13 @@ def write_manifest(
     write_json(run / MANIFESTS[task], {**content, "settings": settings, "inputs": inputs, **more})
 
 
+def first_stage(cfg: DictConfig) -> str:
+    """The stage that a run begins with: where nobody's plays are known, pretraining."""
+    names = ("plays.parquet", "plays.csv")
+    played = any((Path(cfg.corpus).expanduser() / name).exists() for name in names)
+    return "regress" if played or Path(cfg.corpus) == DEMO_CORPUS else "pretrain"
+
+
 def serving_stage(cfg: DictConfig) -> str:
     """The stage whose vectors are served: `stage=` where given, else the first of `SERVED`."""
     run = Path(cfg.run)
@@ -168,7 +175,7 @@ def serving_stage(cfg: DictConfig) -> str:
             raise InputError(f"stage={cfg.stage}: expected one of {', '.join(SERVED)}")
         stages = [name for name in stages if name == cfg.stage]
     if not stages:
-        task = cfg.stage or "regress"
+        task = cfg.stage or first_stage(cfg)
         raise InputError(
             f"{run} has no {task}/embeddings.npz yet; make it with: "
             f"python -m tasks.{task} {where(cfg)}"

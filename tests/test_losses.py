@@ -192,6 +192,21 @@ def test_contrastive_is_symmetric_and_one_track_costs_nothing():
     assert contrastive(first[:1], second[:1], temperature=0.2).item() == 0
 
 
+def test_contrastive_does_not_tell_tracks_of_a_group_apart():
+    """Of four tracks the first two are one album: they see the other two alone, by a plain loop."""
+    first, second = unit_rows(2, 4, 3)
+    excerpts, album = torch.cat([first, second]), [0, 0, 1, 2] * 2
+    costs = []
+    for one in range(8):
+        own = (one + 4) % 8
+        others = [other for other in range(8) if album[other] != album[one]]
+        likeness = [math.exp(excerpts[one] @ excerpts[other] / 0.3) for other in [own, *others]]
+        costs.append(-math.log(likeness[0] / sum(likeness)))
+    loss = contrastive(first, second, temperature=0.3, group=torch.tensor([0, 0, 1, 2]))
+    assert loss.item() == pytest.approx(np.mean(costs), rel=1e-5)
+    assert contrastive(first, second, temperature=0.3, group=torch.zeros(4)).item() == 0
+
+
 # --- thumbs -------------------------------------------------------------------------------------
 
 

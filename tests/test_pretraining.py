@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import torch
 
-from cbmr.batches import HalfBatches, excerpt_batches
+from cbmr.batches import AlbumBatches, HalfBatches, excerpt_batches
 from cbmr.encoder import Encoder, load_encoder
 from cbmr.errors import InputError
 from cbmr.learners import ExcerptContrast, retrieval_score, train
@@ -102,6 +102,39 @@ def test_the_two_excerpts_of_a_track_are_drawn_apart():
     assert not torch.isclose(first, second, atol=1e-3).all(dim=1).any()
 
 
+def test_the_second_excerpt_is_of_the_album_as_often_as_asked():
+    """Albums of 1, 2, 3 and 4 tracks: never itself where it is drawn, else each alike; the same for
+    the same batch, whatever was drawn before."""
+    album = np.array([3, 0, 1, 1, 2, 2, 2, 3, 3, 3])
+    batches = AlbumBatches(FakeStore(10), np.arange(10), album, 0.6, rng_seed=0)
+    rng = np.random.default_rng(0)
+    together = np.zeros((10, 10))
+    for _ in range(2_000):
+        items = rng.permutation(10)
+        others = batches.others(items)
+        np.testing.assert_array_equal(others, batches.others(items))
+        np.testing.assert_array_equal(album[others], album[items])
+        np.add.at(together, (items, others), 1)
+    assert together[1, 1] == 2_000
+    for row in (0, 2, 4):
+        mates = together[row, (album == album[row]) & (np.arange(10) != row)]
+        itself = together[row, row]
+        assert itself / 2_000 == pytest.approx(0.4, abs=0.05)
+        np.testing.assert_allclose(mates / 2_000, 0.6 / len(mates), atol=0.05)
+
+
+def test_an_album_batch_holds_both_tracks_and_their_album():
+    store = FakeStore(6)
+    batches = AlbumBatches(store, np.array([5, 4, 3, 2]), np.array([7, 7, 9, 9]), 1.0, rng_seed=0)
+    batch = batches[np.array([2, 0])]
+    assert batch["album"].tolist() == [1, 0]
+    np.testing.assert_array_equal(batch["logmel"], store.logmels[[3, 5]])
+    np.testing.assert_array_equal(batch["other_logmel"], store.logmels[[2, 4]])
+    learner = make_learner()
+    learner.log = lambda *_, **__: None
+    assert learner.training_step(batch, 0).item() > 0
+
+
 def test_halves_are_the_two_halves_of_the_real_frames():
     """Tracks of 8 and of 5 frames, padded with -1: halves of 4, and of 2 with the odd one left."""
     store = FakeStore(2, frames=30)
@@ -148,7 +181,7 @@ def test_what_it_leaves(made):
     assert encoder.embedding_size == 8
     assert encoder.arguments["dropout"] == 0
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest["inputs"]) == {"spectrograms", "split"}
+    assert set(manifest["inputs"]) == {"spectrograms", "split", "albums"}
 
 
 def test_no_sound_of_a_held_out_test_track_and_no_play_is_learned_from(made, tmp_path):
@@ -181,6 +214,39 @@ def test_audio_that_nobody_plays_is_learned_from(tmp_path, capsys, played, train
     assert ("the last epoch is kept" in capsys.readouterr().err) == (played is None)
 
 
+@pytest.mark.parametrize("known", ["none", "one each", "some"])
+def test_albums_are_learned_from_where_two_tracks_share_one(made, tmp_path, capsys, known):
+    """The others are albums of their own, whatever number of them have none."""
+    albums = {"none": [""] * 14, "one each": [f"album {row}" for row in range(14)],
+              "some": ["twice"] * 2 + [""] * 12}[known]  # fmt: skip
+    tables = make_tables()["tracks"].with_columns(album=pl.Series(albums))
+    folder = write_corpus(tmp_path / "corpus", tracks=tables)
+    (tmp_path / "run").mkdir()
+    run_task(pretrain, folder, tmp_path / "run", *TINY, *ENCODER)
+    manifest = json.loads((tmp_path / "run/pretrain/manifest.json").read_text())
+    assert ("albums" in manifest["inputs"]) == (known == "some")
+    said = "no two tracks share an album, so it learns from excerpts of tracks alone"
+    assert (said in capsys.readouterr().err) == (known != "some")
+    run_task(playlist, folder, tmp_path / "run", "seed=t0", "n=2")
+    by = "sound and albums alone" if known == "some" else "sound alone"
+    assert f"these vectors come from {by}" in capsys.readouterr().err
+
+
+def test_a_folder_without_plays_is_told_to_pretrain(made, tmp_path):
+    """With plays it is told to begin with stage 1, as before."""
+    folder = write_corpus(tmp_path / "corpus")
+    with pytest.raises(InputError, match=r"python -m tasks.regress"):
+        run_task(playlist, folder, tmp_path / "run", "seed=t0")
+    (folder / "plays.parquet").unlink()
+    with pytest.raises(InputError, match=r"python -m tasks.pretrain"):
+        run_task(playlist, folder, tmp_path / "run", "seed=t0")
+
+
+def test_a_wrong_share_of_albums_is_named(made, tmp_path):
+    with pytest.raises(InputError, match=r"albums=1.5: expected a share from 0 to 1"):
+        run_task(pretrain, made / "corpus", tmp_path, "albums=1.5")
+
+
 def test_vectors_have_no_excerpts(made, tmp_path):
     with pytest.raises(InputError, match="encoder=vector reads one vector a track"):
         run_task(pretrain, made / "corpus", tmp_path, "encoder=vector")
@@ -196,8 +262,9 @@ def test_a_folder_that_nobody_has_played_is_served(made, tmp_path, capsys):
     run_task(index, folder, run)
     assert "14 tracks of pretrain" in capsys.readouterr().err
     run_task(playlist, folder, run, "seed=t0", "n=3", "format=json")
-    tracks = json.loads(capsys.readouterr().out)["tracks"]
-    assert len(tracks) == 3
+    out, errors = capsys.readouterr()
+    assert len(json.loads(out)["tracks"]) == 3
+    assert "no plays and no thumbs: these vectors come from sound and albums alone" in errors
     run_task(status, folder, run)
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "present" in lines["pretrain"]

@@ -14,8 +14,9 @@ from cbmr.metrics import average_precision, rank, recall
 
 
 class ExcerptContrast(Learner):
-    """Contrastive learning between two random excerpts of each track, cropped and augmented apart:
-    what a track is not, in place of labels, is all others of the batch (`losses.contrastive`)."""
+    """Contrastive learning between two random excerpts of each track, or of two tracks of an album
+    where the batch brings a second one, cropped and augmented apart: what a track is not, in place
+    of labels, is all others of the batch but its album's (`losses.contrastive`)."""
 
     def __init__(
         self, encoder: Encoder, validate: Validate | None, *, temperature: float, **shared: Any
@@ -31,8 +32,11 @@ class ExcerptContrast(Learner):
         return F.normalize(self.predict(batch).float(), dim=1)
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        first, second = self.excerpt(batch), self.excerpt(batch)
-        loss = contrastive(first, second, temperature=self.temperature)
+        other = batch
+        if "album" in batch:
+            other = {"logmel": batch["other_logmel"], "frames": batch["other_frames"]}
+        first, second = self.excerpt(batch), self.excerpt(other)
+        loss = contrastive(first, second, temperature=self.temperature, group=batch.get("album"))
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(first))
         return loss
 
