@@ -75,7 +75,8 @@ def artefacts(run):
 
 def test_what_it_leaves_is_served_as_any_stage_is(home, capsys):
     assert len(load_vectors(home / "peace/update/embeddings.npz").track_ids) == TRACKS
-    run_task(playlist, home / "corpus", home / "peace", "seed=t03", "n=4", "format=json")
+    run_task(playlist, home / "corpus", home / "peace", "seed=t03", "n=4", "format=json",
+             "duplicate_similarity=1")  # fmt: skip
     tracks = json.loads(capsys.readouterr().out)["tracks"]
     assert len({track["track_id"] for track in tracks}) == 4
     run_task(status, home / "corpus", home / "peace")
@@ -109,7 +110,8 @@ def test_killed_midway_it_serves_what_there_is_and_goes_on_to_the_same_end(home,
         process.communicate()
         there = len(load_vectors(tmp_path / "update/embeddings.npz").track_ids)
         assert 7 * pieces <= there < TRACKS
-        listed = start(home, tmp_path, "seed=t03", "n=5", "format=json", task="playlist")
+        asked = ("seed=t03", "n=5", "duplicate_similarity=1", "format=json")
+        listed = start(home, tmp_path, *asked, task="playlist")
         out, errors = listed.communicate()
         assert listed.returncode == 0, errors
         assert len(json.loads(out)["tracks"]) == 5
