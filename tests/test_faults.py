@@ -205,7 +205,8 @@ def worker_peaks_mib(scan):
             status = (folder / "status").read_text()
             if os.getsid(int(folder.name)) == scan:
                 parent, peak = re.search(r"PPid:\s+(\d+)(?s:.*)VmHWM:\s+(\d+)", status).groups()
-                if scan not in (int(parent), int(folder.name)):
+                # Whoever outlives the scan for a moment has another parent by then.
+                if int(parent) != scan and os.getsid(int(parent)) == scan:
                     peaks[folder.name] = int(peak) / 1024
         except (OSError, AttributeError):  # it has just ended
             continue

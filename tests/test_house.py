@@ -188,7 +188,7 @@ def test_every_yaml_fits_what_it_configures():
             expected -= {"alpha", "eps"}  # of the factors
         assert set(cfg.options) == expected
         seen.add(path)
-    assert len(seen) == 40
+    assert len(seen) == 41
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
     assert set(regress.LOSSES) == set(FACTOR_LOSSES)
     assert {*Path(CONF).rglob("*.yaml")} == seen
