@@ -21,9 +21,11 @@ bench: .venv/installed-test
 	$(BIN)/python -m benchmarks.playlist
 	$(BIN)/python -m benchmarks.factors
 	$(BIN)/python -m benchmarks.radio
+	$(BIN)/python -m benchmarks.votes
 
 results: .venv/installed
 	$(BIN)/python -m benchmarks.results
+	$(BIN)/python -m benchmarks.thumbs
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
