@@ -30,26 +30,24 @@ from cbmr.corpus import Corpus, rows_of
 from cbmr.embed import layer_activations
 from cbmr.encoder import load_encoder
 from cbmr.evaluation import (
-    FewPlays,
     Row,
     Table,
-    aligned,
     ask,
     compare,
-    few_plays,
     make_rows,
     ridge_vectors,
 )
 from cbmr.evaluation.baselines import word_vectors
-from cbmr.evaluation.few_plays import PAIRS as FEW_PAIRS
-from cbmr.evaluation.few_plays import REVEALED
-from cbmr.evaluation.few_plays import ROWS as FEW_ROWS
 from cbmr.evaluation.held_out import held_out
 from cbmr.factors import Factors, load_factors
+from cbmr.few_plays import PAIRS as FEW_PAIRS
+from cbmr.few_plays import REVEALED, FewPlays, few_plays
+from cbmr.few_plays import ROWS as FEW_ROWS
 from cbmr.files import read_json, write_json
 from cbmr.priors import training_targets
 from cbmr.sources.tables import read_corpus
 from cbmr.spectrograms import SpectrogramStore, Store
+from cbmr.vectors import aligned
 from tasks import factorize, pretrain, regress, scan
 from tasks.command import CONF, check_settings
 from tasks.evaluate import SIMULATED

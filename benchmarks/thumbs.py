@@ -30,12 +30,13 @@ from omegaconf import OmegaConf
 from benchmarks.results import HERE, compose_and_run, stores_of, write_between
 from benchmarks.worlds import mean_table, world_folder
 from cbmr.corpus import rows_of
-from cbmr.evaluation import Row, Table, aligned, ask, compare, make_rows
+from cbmr.evaluation import Row, Table, ask, compare, make_rows
 from cbmr.factors import load_factors
 from cbmr.files import read_json, whole_file
 from cbmr.sources.demo import make_demo
 from cbmr.sources.tables import read_corpus
 from cbmr.spectrograms import SpectrogramStore
+from cbmr.vectors import aligned
 from tasks import factorize, rank, regress, scan
 from tasks.command import CONF
 from tasks.evaluate import SIMULATED

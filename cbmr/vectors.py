@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbmr.corpus import rows_of
+from cbmr.corpus import Corpus, rows_of
 from cbmr.errors import InputError
 from cbmr.files import read_arrays, write_arrays
 
@@ -59,3 +59,10 @@ def save_vectors(path: Path, vectors: Vectors) -> None:
 def load_vectors(path: Path) -> Vectors:
     """Read `embeddings.npz`; InputError when it is damaged, not finite or not unit-norm."""
     return Vectors(*read_arrays(path, "track_ids", "vectors"))
+
+
+def aligned(corpus: Corpus, vectors: Vectors) -> np.ndarray:
+    """Vectors `[tracks, size]` in the order of the corpus, zeros for a track that has none."""
+    at = rows_of(vectors.track_ids, corpus.track_ids)
+    in_order: np.ndarray = np.where((at >= 0)[:, None], vectors.vectors[at], np.float32(0))
+    return in_order

@@ -41,9 +41,11 @@ def run(cfg: DictConfig) -> None:
     import numpy as np
 
     from cbmr.encoder import load_encoder
-    from cbmr.evaluation import aligned, ask, compare, few_plays, make_rows
+    from cbmr.evaluation import ask, compare, make_rows
     from cbmr.evaluation.picture import draw
     from cbmr.factors import load_factors
+    from cbmr.few_plays import few_plays
+    from cbmr.vectors import aligned
     from tasks.stages import open_store, predicted_vectors, with_users
 
     folder = Path(cfg.run)
@@ -169,7 +171,7 @@ def _print_few_plays(few, who: str, drawn: dict) -> None:
     from rich.console import Console
     from rich.table import Table as Sheet
 
-    from cbmr.evaluation.few_plays import PAIRS, REVEALED, ROWS
+    from cbmr.few_plays import PAIRS, REVEALED, ROWS
 
     head = (
         f"tracks with few plays, {who}: AUC over {few.auc.shape[2]} tracks' other listeners by "

@@ -5,9 +5,8 @@ import polars as pl
 import pytest
 
 from cbmr.corpus import make_corpus, rows_of, training_plays
-from cbmr.evaluation import few_plays
-from cbmr.evaluation.few_plays import K_GRID, REVEALED, ROWS
 from cbmr.factors import factorize, unit_rows
+from cbmr.few_plays import K_GRID, REVEALED, ROWS, few_plays
 from cbmr.priors import training_targets
 
 MODEL = {"regularization": 5.0, "alpha": 2.0, "eps": 1e-6}

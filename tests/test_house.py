@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "preferences": "corpus evidence",
     "votes": "corpus",
     "evidence": "corpus",
+    "few_plays": "corpus factors metrics priors",
     "metrics": "",
     "losses": "",
     "augment": "",
@@ -58,7 +59,7 @@ NO_DEFAULT = {
 }  # fmt: skip
 SOFTMAX_MODEL = ROOT / "cbmr/factors/vector_exp.py"
 LIGHT = ("corpus", "sources.adapters", "sources.tables", "sources.demo", "factors", "priors",
-         "preferences", "evidence", "metrics", "vectors", "index", "playlists",
+         "few_plays", "preferences", "evidence", "metrics", "vectors", "index", "playlists",
          "radio")  # fmt: skip
 
 

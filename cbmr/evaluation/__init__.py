@@ -1,8 +1,7 @@
 """A run to one table: rows x splits x metrics, with confidence intervals.
 
 `question` says what is asked (which listeners, which held-out tracks and votes), `rows` who answers
-(`baselines`, stages, an oracle, ceilings), `table` how well, `picture` shows it; `few_plays` is a
-table of its own.
+(`baselines`, stages, an oracle, ceilings), `table` how well, `picture` shows it.
 
 Two columns, always: new tracks of a *known artist* (one with a training track) and of a *new
 artist*. In each, every listener with training plays and at least one held-out play there ranks that
@@ -11,12 +10,11 @@ scored by the similarity of the voted track to the station's seed (AUC, pooled a
 """
 
 from cbmr.evaluation.baselines import mel_statistics, ridge_vectors
-from cbmr.evaluation.few_plays import FewPlays, few_plays
 from cbmr.evaluation.question import Column, Question, ask, relevance
-from cbmr.evaluation.rows import Row, aligned, make_rows
+from cbmr.evaluation.rows import Row, make_rows
 from cbmr.evaluation.table import METRICS, Table, compare
 
 __all__ = [
-    "METRICS", "Column", "FewPlays", "Question", "Row", "Table", "aligned", "ask", "compare",
-    "few_plays", "make_rows", "mel_statistics", "relevance", "ridge_vectors",
+    "METRICS", "Column", "Question", "Row", "Table", "ask", "compare", "make_rows",
+    "mel_statistics", "relevance", "ridge_vectors",
 ]  # fmt: skip

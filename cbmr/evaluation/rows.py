@@ -23,7 +23,7 @@ from cbmr.priors import (
     training_targets,
 )
 from cbmr.spectrograms import Store
-from cbmr.vectors import Vectors
+from cbmr.vectors import Vectors, aligned
 
 PRIOR = "artist"
 ORACLE_REGULARIZATION = 10.0
@@ -98,13 +98,6 @@ def make_rows(
             rows.append(Row(f"{name} + prior", with_prior[name], heard_by))
     rows.append(_oracle(corpus, question, size, rng_seed))
     return rows + _ceilings(corpus, question, users)
-
-
-def aligned(corpus: Corpus, vectors: Vectors) -> np.ndarray:
-    """Vectors `[tracks, size]` in the order of the corpus, zeros for a track that has none."""
-    at = rows_of(vectors.track_ids, corpus.track_ids)
-    in_order: np.ndarray = np.where((at >= 0)[:, None], vectors.vectors[at], np.float32(0))
-    return in_order
 
 
 def _with_prior(

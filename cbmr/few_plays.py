@@ -77,7 +77,7 @@ def few_plays(
     rng_seed: int,
 ) -> FewPlays | None:
     """The table of a split, with k chosen on validation: the one of `K_GRID` whose blend has the
-    highest AUC, on average over every number of revealed listeners.
+    highest AUC, on average over every number of revealed listeners (`choose_k`).
 
     `content` is `[tracks, factors]`, unit vectors, zeros for a track without audio; `listeners` are
     the rows of `corpus.user_ids` to ask, ascending, all of them in `factors`; `model` is the
@@ -85,14 +85,34 @@ def few_plays(
     track with `LEAST_LISTENERS` among them.
     """
     shared = (corpus, factors, content, listeners)
-    valid = _simulate(*shared, split="valid", model=model, rng_seed=rng_seed)
+    chosen = choose_k(*shared, model=model, rng_seed=rng_seed)
     asked = _simulate(*shared, split=split, model=model, rng_seed=rng_seed)
-    if valid is None or asked is None:
+    if chosen is None or asked is None:
         return None
-    k = max(K_GRID, key=lambda k: float(_auc(valid, _blended(valid, k)).mean()))
+    k, chosen_on = chosen
     alone = np.broadcast_to(asked.content, asked.folded.shape)
     rows = (asked.folded, alone, _blended(asked, k))
-    return FewPlays(k, len(valid.content), np.stack([_auc(asked, row) for row in rows]))
+    return FewPlays(k, chosen_on, np.stack([_auc(asked, row) for row in rows]))
+
+
+def choose_k(
+    corpus: Corpus,
+    factors: Factors,
+    content: np.ndarray,
+    listeners: np.ndarray,
+    *,
+    model: Mapping[str, float],
+    rng_seed: int,
+) -> tuple[float, int] | None:
+    """The k of `few_plays`, and on how many validation tracks it was chosen; None where none has
+    enough listeners."""
+    valid = _simulate(
+        corpus, factors, content, listeners, split="valid", model=model, rng_seed=rng_seed
+    )
+    if valid is None:
+        return None
+    k = max(K_GRID, key=lambda k: float(_auc(valid, _blended(valid, k)).mean()))
+    return k, len(valid.content)
 
 
 @dataclass(frozen=True)
