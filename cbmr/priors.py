@@ -75,7 +75,7 @@ def priors_of_new_tracks(
     return means
 
 
-def blend(predicted: np.ndarray, prior: np.ndarray, weight: float) -> np.ndarray:
+def blend(predicted: np.ndarray, prior: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
     """`unit(weight * prior + (1 - weight) * predicted)`, all `[tracks, size]`; where the prior is
     zeros, the predicted vector exactly as it is."""
     mixed = weight * prior + (1 - weight) * predicted
@@ -140,9 +140,12 @@ def fold_in(
     return folded
 
 
-def blend_plays(content: np.ndarray, folded: np.ndarray, plays: float, k: float) -> np.ndarray:
+def blend_plays(
+    content: np.ndarray, folded: np.ndarray, plays: float | np.ndarray, k: float
+) -> np.ndarray:
     """`unit(n / (n + k) * unit(folded) + k / (n + k) * content)` of tracks with n plays each: the
-    content's unit vectors count as k plays. All `[tracks, size]`; zeros in `folded` leave content.
+    content's unit vectors count as k plays. All `[tracks, size]`, `plays` a number or
+    `[tracks, 1]`; zeros in `folded` leave content, zeros in `content` CF where there are plays.
     """
     known = folded.any(axis=1)
     cf = np.zeros_like(content)

@@ -27,9 +27,9 @@ from tasks.runs import locked, say
 OmegaConf.register_new_resolver("cores", lambda: os.cpu_count() or 1, replace=True)
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
 FREE_TEXT = {
-    "audio", "corpus", "down", "encoder_file", "exclude", "forget", "listener", "listens",
-    "negative", "output", "path", "run", "seed", "song_column", "source", "station", "subset",
-    "time_column", "title", "up", "user", "user_column",
+    "audience", "audio", "corpus", "down", "encoder_file", "exclude", "forget", "list", "listener",
+    "listens", "negative", "output", "path", "run", "seed", "song_column", "source", "station",
+    "subset", "time_column", "title", "up", "user", "user_column",
 }  # fmt: skip
 NULLABLE = {"audio", "encoder_file", "exclude", "listens", "negative", "output"}
 """Free text that null leaves out."""
@@ -39,10 +39,10 @@ WHOLE = {"max_per_album", "max_per_artist", "n"}
 ABOVE_ZERO = {
     "alpha", "artist_spacing", "batch_size", "bootstraps", "components", "crop_s", "draws",
     "embedding_size", "epochs", "eps", "excerpt_s", "excerpts", "fastest", "file_timeout_s",
-    "hidden", "iterations", "learning_rate", "listeners", "lookback", "margin", "max_duration_s",
-    "max_per_album", "max_per_artist", "min_duration_s", "n", "negative_distance", "piece",
-    "rounds", "sample", "scale", "size", "slowest", "temperature", "total_duration_s", "trees",
-    "words", "workers",
+    "hidden", "iterations", "k", "learning_rate", "listeners", "lookback", "margin",
+    "max_duration_s", "max_per_album", "max_per_artist", "min_duration_s", "n",
+    "negative_distance", "piece", "rounds", "sample", "scale", "size", "slowest", "temperature",
+    "total_duration_s", "trees", "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "anchor", "band_masks", "band_width", "completions", "exploration", "plays", "regularization",

@@ -58,9 +58,7 @@ def run(cfg: DictConfig) -> None:
     for text in notes:
         say(f"note: {text}")
 
-    tracks = _heard(
-        cfg, catalogue, seeds.tracks + unwanted, folder / stage / "encoder.pt", manifest
-    )
+    tracks = heard(cfg, catalogue, seeds.tracks + unwanted, folder / stage / "encoder.pt", manifest)
     rules = make_rules(
         exclude=excluded,
         negative=[track.vector for track in tracks[len(seeds.tracks) :]],
@@ -84,21 +82,33 @@ def run(cfg: DictConfig) -> None:
         **{name: cfg[name] for name in SHAPE},
     )
     text = format_playlist(playlist, form, paths=cfg.paths, base=(output or Path("x")).parent)
-    content = text.encode(errors="replace")  # a file name may be no text
-    if output is None:
-        sys.stdout.buffer.write(content)
-    else:
-        with whole_file(output) as file:
-            file.write(content)
-        say(f"playlist: {len(playlist.entries)} tracks -> {output}")
+    give(text, output, f"playlist: {len(playlist.entries)} tracks")
     if stage == "pretrain":
         albums = " and albums" if "albums" in manifest["inputs"] else ""
         say(f"playlist: no plays and no thumbs: these vectors come from sound{albums} alone")
-    _say_what_is_missing(cfg, catalogue, playlist)
+    wanted = cfg.n or (
+        f"total_duration_s={cfg.total_duration_s}" if cfg.total_duration_s else TRACKS
+    )
+    say_what_is_missing(cfg, catalogue, playlist, "playlist", wanted)
 
 
-def _say_what_is_missing(cfg: DictConfig, catalogue: Catalogue, playlist: Playlist) -> None:
-    asked = {name: f"{name}={str(cfg[name]).lower()}" for name in (*RULES, "total_duration_s")}
+def give(text: str, output: Path | None, what: str) -> None:
+    """The text into a file, which is said, else to standard output."""
+    content = text.encode(errors="replace")  # a file name may be no text
+    if output is None:
+        sys.stdout.buffer.write(content)
+        return
+    with whole_file(output) as file:
+        file.write(content)
+    say(f"{what} -> {output}")
+
+
+def say_what_is_missing(
+    cfg: DictConfig, catalogue: Catalogue, playlist: Playlist, task: str, wanted: int | str
+) -> None:
+    """What rules cost a list of `wanted` tracks, and where `cfg.explain` asks for it, which."""
+    rules = {track.rule for track in playlist.left_out}
+    asked = {name: f"{name}={str(cfg[name]).lower()}" for name in rules - {"exclude"}}
     asked["exclude"] = f"exclude={cfg.exclude}"
     if cfg.explain:
         for track in playlist.left_out:
@@ -108,10 +118,9 @@ def _say_what_is_missing(cfg: DictConfig, catalogue: Catalogue, playlist: Playli
                 f"left out: {track.similarity:6.3f}  {name} ({entry.track_id}): {asked[track.rule]}"
             )
     for rule, count in Counter(track.rule for track in playlist.left_out).items():
-        say(f"playlist: {count} nearer tracks left out by {asked[rule]}")
+        say(f"{task}: {count} nearer tracks left out by {asked[rule]}")
     if playlist.exhausted:
-        wanted = cfg.n or (asked["total_duration_s"] if cfg.total_duration_s else TRACKS)
-        say(f"playlist: {len(playlist.entries)} of the {wanted} asked for: no more tracks fit")
+        say(f"{task}: {len(playlist.entries)} of the {wanted} asked for: no more tracks fit")
 
 
 def _items(cfg: DictConfig, name: str) -> list[Any]:
@@ -126,7 +135,7 @@ def _words(cfg: DictConfig, name: str) -> list[str]:
     return [str(value) for value in _items(cfg, name)]
 
 
-def _heard(
+def heard(
     cfg: DictConfig,
     catalogue: Catalogue,
     sources: Sequence[int | Entry],

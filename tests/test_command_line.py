@@ -20,6 +20,7 @@ import torch
 from cbmr.embed import embed_file
 from cbmr.encoder import load_encoder
 from cbmr.files import file_hash
+from cbmr.playlists import read_playlist
 from cbmr.vectors import load_vectors
 from tests.conftest import TITLES, make_tables, tone, write_corpus, write_wav
 
@@ -481,6 +482,117 @@ def test_a_seed_from_outside_stands_on_a_path(home, tmp_path):
     every = {"duplicate_similarity": 1, "artist_spacing": 1}
     ids = ids_of(play(home, f"[t1,'{odd}',t6]", mode="path", n=7, format="json", **every))
     assert (ids[0], ids[3], ids[-1]) == ("t1", None, "t6")
+
+
+# --- recommendations ----------------------------------------------------------------------------
+
+
+def suggest(home, *arguments, run="made", **settings):
+    return task("recommend", *arguments, cwd=home, corpus="corpus", run=run, **settings)
+
+
+def test_a_listener_gets_unheard_tracks_with_reasons_and_without_torch(home):
+    program = (
+        "import sys, runpy\n"
+        "sys.argv = ['recommend', 'corpus=corpus', 'run=made', 'user=u0', 'n=4', 'format=json']\n"
+        "try: runpy.run_module('tasks.recommend', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'torch', 'pytorch_lightning', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=home, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    tracks = json.loads(succeeded(result).stdout)["tracks"]
+    assert "k = 3, as usual" in result.stderr
+    plays = pl.read_parquet(home / "corpus/plays.parquet").filter(pl.col("user_id") == "u0")
+    own = {*plays["track_id"].to_list()}
+    assert len(tracks) == 4 and not {track["track_id"] for track in tracks} & own
+    similarity = [track["similarity"] for track in tracks]
+    assert similarity == sorted(similarity, reverse=True)
+    names = {TITLES[int(track_id[1:])] for track_id in own}
+    for track in tracks:
+        first = track["why"].removeprefix("like ").split("; ")[0]
+        assert first.split(" - ")[-1] in names or "It's, well" in first
+
+
+def test_a_list_for_a_listener_is_read_back_and_left_out(home, tmp_path):
+    mine = tmp_path / "mine.xspf"
+    succeeded(suggest(home, user="u1", n=3, output=mine))
+    listed = read_playlist(mine).entries
+    assert len(listed) == 3 and all(entry.why.startswith("like ") for entry in listed)
+    result = suggest(home, user="u1", n=14, exclude=mine, format="json")
+    assert not {*ids_of(result)} & {entry.track_id for entry in listed}
+    assert "nearer tracks left out by exclude=" in result.stderr
+    assert "of the 14 asked for: no more tracks fit" in result.stderr
+
+
+def test_an_audience_is_csv_of_a_track_and_of_a_file(home, tmp_path):
+    result = succeeded(suggest(home, audience="Plain"))
+    lines = result.stdout.splitlines()
+    plays = pl.read_parquet(home / "corpus/plays.parquet").filter(pl.col("track_id") == "t0")
+    played = {*plays["user_id"].to_list()}
+    assert lines[0] == "user_id,score"
+    ids = {line.split(",")[0] for line in lines[1:]}
+    assert ids == {f"u{user}" for user in range(16)} - played
+    assert f"{len(played)} listeners who played it already are left out" in result.stderr
+    new, output = write_wav(tmp_path / "new, one.wav", tone(5, 300)), tmp_path / "audience.csv"
+    succeeded(suggest(home, audience=new, n=5, output=output))
+    assert len(output.read_text().splitlines()) == 6
+
+
+def test_a_listener_who_played_nothing_of_the_fit_gets_what_most_played(home, tmp_path):
+    shutil.copytree(home / "corpus", tmp_path / "corpus")
+    path = tmp_path / "corpus/plays.parquet"
+    more = pl.DataFrame([("new", "t13", 1)], ["user_id", "track_id", "count"], orient="row")
+    pl.concat([pl.read_parquet(path), more]).write_parquet(path)
+    corpus = tmp_path / "corpus"
+    result = succeeded(task("recommend", "user=new", cwd=home, corpus=corpus, run="made"))
+    assert "nothing is known of their taste" in result.stderr
+    assert result.stdout.startswith("What most listeners played")
+
+
+def test_factors_made_anew_are_not_mixed_with_an_older_stage(home, tmp_path):
+    shutil.copytree(home / "made", tmp_path / "run")
+    shared = {"corpus": "corpus", "run": tmp_path / "run", "cwd": home}
+    succeeded(task("factorize", "factors.size=4", "factors.options.regularization=2", **shared))
+    refused(suggest(home, user="u0", run=tmp_path / "run"), "two spaces", "python -m tasks.rank")
+
+
+def test_a_filter_marks_what_does_not_sound_like_the_rest_or_leaves_it_out(home, tmp_path):
+    mine = tmp_path / "my list.txt"
+    mine.write_text("t0\nt2\nt4\nt6\nt8\nt1\ngone\n")
+    shared = {"corpus": "corpus", "run": "made", "cwd": home}
+    result = succeeded(task("filter", "n=1", "format=csv", list=mine, **shared))
+    lines = result.stdout.splitlines()
+    assert lines[0].endswith("similarity,why") and len(lines) == 7
+    fit = {line.split(",")[0]: float(line.split(",")[-2]) for line in lines[1:]}
+    marked = [line.split(",")[0] for line in lines if line.endswith("does not sound like the rest")]
+    assert marked == [min(fit, key=fit.get)]
+    assert "1 of 7 tracks" in result.stderr and "1 of 6 tracks do not sound" in result.stderr
+    kept = task("filter", "n=1", "remove=true", "format=json", list=mine, **shared)
+    assert ids_of(kept) == [track_id for track_id in fit if track_id not in marked]
+    (tmp_path / "few.txt").write_text("t0\nt1\n")
+    refused(task("filter", list=tmp_path / "few.txt", **shared), "2 tracks", "5 or more")
+    refused(task("filter", list="t0", **shared), "list=t0", ".m3u8")
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        ([], ["either user=", "or audience="]),
+        (["user=u1", "audience=t0"], ["either user=", "or audience="]),
+        (["user=u99"], ["user=u99", "nearest ids: u9"]),
+        (["audience=nobody knows"], ["audience=nobody knows", "expected a track id"]),
+        (["audience=t0", "format=m3u8"], ["format=m3u8", "CSV"]),
+        (["user=u1", "k=0"], ["k=0", "above 0"]),
+        (["user=u1", "stage=pretrain"], ["tasks.pretrain"]),
+        (["user=u1", "run=empty"], ["tasks.regress"]),
+    ],
+)
+def test_a_wrong_setting_of_recommend_is_named(home, words, messages):
+    settings = {"corpus": "corpus", "run": "made"} | dict(word.split("=", 1) for word in words)
+    refused(task("recommend", cwd=home, **settings), *messages)
 
 
 # --- mistakes of the person ---------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 
 from cbmr.corpus import make_corpus, rows_of, training_plays
 from cbmr.factors import factorize, unit_rows
-from cbmr.few_plays import K_GRID, REVEALED, ROWS, few_plays
+from cbmr.few_plays import K_GRID, REVEALED, ROWS, choose_k, few_plays
 from cbmr.priors import training_targets
 
 MODEL = {"regularization": 5.0, "alpha": 2.0, "eps": 1e-6}
@@ -96,6 +96,15 @@ def test_without_plays_cf_knows_nothing_and_with_more_it_knows_more(world):
 def test_content_counts_as_many_plays_when_it_is_the_truth_and_few_when_it_is_noise(world):
     assert ask(world, foretold(world, 0.0)).k > ask(world, foretold(world, 3.0)).k
     assert ask(world, foretold(world, 100.0)).k == min(K_GRID)
+
+
+def test_k_alone_is_that_of_the_table(world):
+    corpus, fitted, _ = world
+    content, users = foretold(world, 0.5), rows_of(corpus.user_ids, fitted.user_ids)
+    found = ask(world, content)
+    settings = {"model": MODEL, "rng_seed": 0}
+    assert choose_k(corpus, fitted, content, users, **settings) == (found.k, found.chosen_on)
+    assert choose_k(corpus, fitted, content, users[:30], **settings) is None
 
 
 def test_numbers_are_flat_and_whole(world):

@@ -51,16 +51,19 @@ MAY_IMPORT = {
     "index": "vectors",
     "playlists": "corpus vectors index playlists",
     "radio": "corpus vectors",
+    "recommend": "corpus factors priors vectors playlists",
+    "outliers": "",
     "evaluation": "corpus audio logmel sources spectrograms factors priors preferences metrics "
     "losses augment encoder vectors embed index playlists evaluation",
 }
 NO_DEFAULT = {
     "playlist": ["seed"], "radio": ["station"], "ingest": ["source", "path", "corpus"],
+    "filter": ["list"],
 }  # fmt: skip
 SOFTMAX_MODEL = ROOT / "cbmr/factors/vector_exp.py"
 LIGHT = ("corpus", "sources.adapters", "sources.tables", "sources.demo", "factors", "priors",
          "few_plays", "preferences", "evidence", "metrics", "vectors", "index", "playlists",
-         "radio")  # fmt: skip
+         "radio", "recommend", "outliers")  # fmt: skip
 
 
 def modules():
@@ -189,7 +192,7 @@ def test_every_yaml_fits_what_it_configures():
             expected -= {"alpha", "eps"}  # of the factors
         assert set(cfg.options) == expected
         seen.add(path)
-    assert len(seen) == 41
+    assert len(seen) == 43
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
     assert set(regress.LOSSES) == set(FACTOR_LOSSES)
     assert {*Path(CONF).rglob("*.yaml")} == seen

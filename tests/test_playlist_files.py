@@ -127,6 +127,17 @@ def test_a_path_that_is_no_text_is_a_url(tmp_path):
         assert read_back(playlist, form, tmp_path).entries[0].path == path
 
 
+@pytest.mark.parametrize("form", READABLE)
+def test_why_survives_where_a_format_has_a_place_for_it(form, tmp_path):
+    """And leaves no trace in a list that does not tell."""
+    told = replace(entry_of(0, "a"), why='like a, b; "c" & 夜 🎵')
+    back = read_back(Playlist("t", (told, entry_of(1, "b"))), form, tmp_path)
+    expected = "" if form == "m3u8" else told.why
+    assert [entry.why for entry in back.entries] == [expected, ""]
+    text = format_playlist(some_list(), form, paths="url", base=tmp_path)
+    assert "why" not in text and "annotation" not in text
+
+
 # --- other parsers ------------------------------------------------------------------------------
 
 
@@ -205,6 +216,12 @@ def test_a_table_has_a_line_a_track(tmp_path):
     lines = format_playlist(some_list(), "table", paths="absolute", base=tmp_path).split("\n")
     assert len(lines) == len(NAMES) + 2
     assert lines[4] == "  4   0.497  >]] >b/<;pma&>b< ;s'ti - it's; <b>&amp;</b> ]]>"
+
+
+def test_a_table_says_why(tmp_path):
+    told = replace(entry_of(0, "a"), why="like\nb")
+    text = format_playlist(Playlist("t", (told,)), "table", paths="url", base=tmp_path)
+    assert text == "t\n  1   0.500  a - a  (like b)\n"
 
 
 def test_formats_by_name_and_suffix():

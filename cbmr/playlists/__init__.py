@@ -8,7 +8,7 @@ place where it may.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from cbmr.playlists.catalogue import Catalogue, Track
 from cbmr.playlists.formats import (
     FORMATS,
     PATHS,
+    SUFFIXES,
     Entry,
     LeftOut,
     Playlist,
@@ -31,10 +32,10 @@ from cbmr.playlists.seeds import Found, find_excluded, find_track, find_tracks
 from cbmr.playlists.shapes import MODES, Shape, interpolate, make_shape, waypoint_places
 
 __all__ = [
-    "FORMATS", "MODES", "PATHS", "TRACKS", "Catalogue", "Entry", "Found", "LeftOut", "Playlist",
-    "Rule", "Track", "choose_format", "core_title", "find_excluded", "find_track", "find_tracks",
-    "format_playlist", "interpolate", "make_playlist", "make_rules", "read_playlist", "shown_name",
-    "waypoint_places",
+    "FORMATS", "MODES", "PATHS", "SUFFIXES", "TRACKS", "Catalogue", "Entry", "Found", "LeftOut",
+    "Playlist", "Rule", "Track", "choose_format", "core_title", "find_excluded", "find_track",
+    "find_tracks", "first_allowed", "format_playlist", "interpolate", "make_playlist", "make_rules",
+    "read_playlist", "shown_name", "waypoint_places",
 ]  # fmt: skip
 TRACKS = 20
 """In a list where neither a number nor a total length is asked for."""
@@ -101,6 +102,28 @@ def make_playlist(
             len(filled) != asked
             and not (total_duration_s is not None and is_full(listed, total_duration_s))
         ),
+    )
+
+
+def first_allowed(
+    catalogue: Catalogue,
+    scored: Iterable[tuple[Track, float]],
+    rules: Sequence[Rule],
+    *,
+    n: int,
+    title: str,
+) -> Playlist:
+    """The first `n` that `rules` allow of tracks of the corpus that come in order, each with a
+    score, which stands in for the cosine."""
+    no_query = np.empty(0)  # the same for every place: the order is there already
+    shape = Shape({}, lambda place, listed: no_query)
+    left_out: dict[int, LeftOut] = {}
+    filled = _fill(lambda query: iter(scored), shape, rules, n, None, left_out)
+    return Playlist(
+        title=title,
+        entries=tuple(catalogue.entry(track.source, score) for track, score in filled),
+        left_out=tuple(left_out.values()),
+        exhausted=len(filled) < n,
     )
 
 

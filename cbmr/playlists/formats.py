@@ -2,9 +2,9 @@
 
 M3U8 (`#EXTM3U`, `#PLAYLIST`, `#EXTINF`), XSPF 1 and JSPF (xspf.org), CSV with a header, and JSON.
 What a format has no place for is lost: M3U8 keeps names on one line and whole seconds, and knows
-neither id nor similarity, which XSPF and JSPF carry as `meta`; CSV has no title of the list, JSON
-neither album nor length. A path that is no text, or has a line break, is given as a URL, whatever
-was asked for.
+neither id, similarity nor why; of these XSPF and JSPF carry the first two as `meta`, the last as
+`annotation`. CSV has no title of the list, JSON neither album nor length. A path that is no text,
+or has a line break, is given as a URL, whatever was asked for.
 """
 
 import csv
@@ -42,7 +42,7 @@ class Entry:
 
     `track_id` is None for one that is not in the corpus, `path` where a file names none;
     `duration_s` is NaN where unknown; `similarity` is the cosine to the query, 1.0 for a seed, NaN
-    where a file does not say.
+    where a file does not say. `why` says what the track is there for, where a list tells.
     """
 
     track_id: str | None
@@ -52,6 +52,7 @@ class Entry:
     path: Path | None
     duration_s: float
     similarity: float
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,10 @@ def format_playlist(playlist: Playlist, form: str, *, paths: str, base: Path) ->
 
 def _table(playlist: Playlist, paths: str, base: Path) -> str:
     lines = [playlist.title]
-    lines += [
-        f"{place:3d}  {entry.similarity:6.3f}  {_one_line(shown_name(entry.artist, entry.title))}"
-        for place, entry in enumerate(playlist.entries, start=1)
-    ]
+    for place, entry in enumerate(playlist.entries, start=1):
+        why = f"  ({_one_line(entry.why)})" if entry.why else ""
+        name = _one_line(shown_name(entry.artist, entry.title))
+        lines.append(f"{place:3d}  {entry.similarity:6.3f}  {name}{why}")
     return "\n".join(lines) + "\n"
 
 
@@ -171,6 +172,8 @@ def _xspf_fields(entry: Entry, paths: str, base: Path) -> dict[str, str | int]:
         fields["album"] = entry.album
     if not math.isnan(entry.duration_s):
         fields["duration"] = round(entry.duration_s * 1000)
+    if entry.why:
+        fields["annotation"] = entry.why
     return fields
 
 
@@ -182,13 +185,13 @@ def _meta(entry: Entry) -> dict[str, str]:
 def _csv(playlist: Playlist, paths: str, base: Path) -> str:
     file = io.StringIO()
     writer = csv.writer(file)  # its lines end as RFC 4180 has it
-    writer.writerow(COLUMNS)
+    told = any(entry.why for entry in playlist.entries)
+    writer.writerow((*COLUMNS, "why") if told else COLUMNS)
     for entry in playlist.entries:
         seconds = "" if math.isnan(entry.duration_s) else f"{entry.duration_s:.3f}"
-        writer.writerow(
-            (entry.track_id, entry.title, entry.artist, entry.album, _location(entry, paths, base),
-             seconds, f"{entry.similarity:.6f}")
-        )  # fmt: skip
+        fields = (entry.track_id, entry.title, entry.artist, entry.album,
+                  _location(entry, paths, base), seconds, f"{entry.similarity:.6f}")  # fmt: skip
+        writer.writerow((*fields, entry.why) if told else fields)
     return file.getvalue()
 
 
@@ -200,6 +203,7 @@ def _json(playlist: Playlist, paths: str, base: Path) -> str:
             "artist": entry.artist,
             "path": _location(entry, paths, base),
             "similarity": round(entry.similarity, 6),
+            **({"why": entry.why} if entry.why else {}),
         }
         for entry in playlist.entries
     ]
@@ -320,6 +324,7 @@ def _playlist_of(title: str, tracks: Iterable[dict[str, Any]], folder: Path) -> 
             "path": location,
             "duration_s": float(track.get("duration") or "nan") / 1000,
             "similarity": meta.get(SIMILARITY),
+            "why": track.get("annotation"),
         }
         entries.append(_entry_of(fields, folder))
     return Playlist(title, tuple(entries))
@@ -333,7 +338,7 @@ def _read_csv(text: str, folder: Path) -> Playlist:
 
 
 def _entry_of(fields: dict[str, Any], folder: Path) -> Entry:
-    text = {name: str(fields.get(name) or "") for name in COLUMNS}
+    text = {name: str(fields.get(name) or "") for name in (*COLUMNS, "why")}
     return Entry(
         track_id=text["track_id"] or None,
         title=text["title"],
@@ -342,6 +347,7 @@ def _entry_of(fields: dict[str, Any], folder: Path) -> Entry:
         path=_path(text["path"], folder) if text["path"] else None,
         duration_s=float(fields.get("duration_s") or "nan"),
         similarity=float(fields.get("similarity") or "nan"),
+        why=text["why"],
     )
 
 
