@@ -102,6 +102,14 @@ def test_a_track_is_its_sound_until_it_is_played(world):
         )
 
 
+def test_a_track_without_sound_is_its_listeners_alone(world):
+    corpus, factors, content = world
+    silent = Vectors(content.track_ids[1:], content.vectors[1:])
+    blended = blended_tracks(corpus, factors, silent, k=3.0, model=MODEL)
+    assert cf_items(corpus, factors, model=MODEL)[1][0] > 0
+    np.testing.assert_allclose(blended.vectors[0], unit_rows(factors.item_factors)[0], atol=1e-6)
+
+
 def test_another_model_folds_nothing_in(world):
     corpus, factors, content = world
     cf, number = cf_items(corpus, factors, model=None)
