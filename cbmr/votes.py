@@ -30,9 +30,9 @@ FLIP_RATES = tuple(rate / 100 for rate in range(0, 46, 5))
 FOLDS = 3
 MOST_VOTES = 20_000
 """That the rate is estimated from: a hundredth either way by then."""
-FEWEST_VOTES = 50
+FEWEST_VOTES = 200
 """Below these a signal cannot be told from none."""
-LEAST_GAIN = 2.0
+LEAST_GAIN = 3.0
 """Standard errors by which likeness has to foretell votes better than chance."""
 FIRST_SCALE = 3.0
 STEPS = 50
