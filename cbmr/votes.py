@@ -167,6 +167,7 @@ def _fit(parts: Parts, x: torch.Tensor, votes: Thumbs, flip_rate: float) -> Part
     )
     identity = torch.eye(x.shape[1])
 
+    # torch left `backward` and the optimiser's `step` untyped.
     def cost() -> torch.Tensor:
         optimiser.zero_grad()
         priors = (

@@ -24,9 +24,9 @@ from cbmr.playlists.formats import (
     Playlist,
     choose_format,
     format_playlist,
-    read_playlist,
     shown_name,
 )
+from cbmr.playlists.reading import read_playlist
 from cbmr.playlists.rules import Rule, core_title, is_full, make_rules, total_length
 from cbmr.playlists.seeds import Found, find_excluded, find_track, find_tracks
 from cbmr.playlists.shapes import MODES, Shape, interpolate, make_shape, waypoint_places

@@ -15,7 +15,8 @@ from pathlib import Path
 from cbmr.corpus import Corpus
 from cbmr.errors import InputError
 from cbmr.playlists.catalogue import Catalogue, folded
-from cbmr.playlists.formats import SUFFIXES, Entry, read_playlist, shown_name, typed_entry
+from cbmr.playlists.formats import SUFFIXES, Entry, shown_name
+from cbmr.playlists.reading import read_playlist, typed_entry
 
 MOST_NAMED = 10
 ABSENT = "are not in the corpus"
@@ -149,6 +150,7 @@ def find_excluded(catalogue: Catalogue, path: Path) -> tuple[frozenset[int], tup
 def _is_list(catalogue: Catalogue, word: str) -> bool:
     path = Path(os.path.expanduser(word))  # noqa: PTH111 ("~nobody" may be a title)
     known = word in catalogue.row_of_id
+    # A title may be longer than any file name, at which Path.is_file raises.
     return path.suffix.lower() in SUFFIXES and os.path.isfile(path) and not known  # noqa: PTH113
 
 
@@ -180,6 +182,7 @@ def _listed(catalogue: Catalogue, entry: Entry) -> int | Entry | None:
 
 def _outside(entry: Entry) -> Entry | None:
     """The entry of a file that is there, under the names that its list gives it."""
+    # As above: what was typed may be too long for a file name.
     if entry.path is None or not os.path.isfile(entry.path):  # noqa: PTH113
         return None
     typed = entry.title == entry.track_id  # which is a path, then

@@ -170,6 +170,7 @@ def _hire(spec: MelSpec, excerpt_s: float, excerpts: int) -> _Worker:
     context = multiprocessing.get_context(kind)
     context.set_forkserver_preload([__name__])  # torch is loaded once, not once a worker
     ours, its = context.Pipe()
+    # A context that is chosen by name is typed as the base of all, which has no Process.
     process = context.Process(  # type: ignore[attr-defined]
         target=_work, args=(its, spec, excerpt_s, excerpts), daemon=True
     )
