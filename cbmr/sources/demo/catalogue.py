@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from cbmr.sources.demo.music import METRES, MODES, Music, Sound
+from cbmr.sources.demo.score import METRES, MODES, Music, Sound
 
 ATTRIBUTES = (
     "tempo",
