@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LOSSES = ("bpr", "drlim", "infonce", "lambdarank", "margin", "ranknet", "triplet", "warp")
 NEED_NO_PAIRS = ("drlim", "infonce")
 MOST_FLIPS = 0.45
+"""As `cbmr.votes` has it, which loads torch: settings are checked before that."""
 TRIPLETS = ("all", "semihard", "hard")
 GROUPS = {"both": "listener's station", "station": "seed", "listener": "listener"}
 

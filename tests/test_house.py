@@ -19,6 +19,7 @@ from cbmr.logmel import MelSpec
 from cbmr.playlists import make_playlist, make_rules
 from cbmr.radio import DRAWS, start_station
 from cbmr.sources.adapters import NO_OPTIONS, SOURCES
+from cbmr.votes import FLIP_RATES
 from tasks import ingest, rank, regress
 from tasks.command import CONF, check_settings
 
@@ -194,6 +195,7 @@ def test_every_yaml_fits_what_it_configures():
         seen.add(path)
     assert len(seen) == 43
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
+    assert FLIP_RATES[-1] == rank.MOST_FLIPS
     assert set(regress.LOSSES) == set(FACTOR_LOSSES)
     assert {*Path(CONF).rglob("*.yaml")} == seen
 
