@@ -21,6 +21,8 @@ from cbmr.spectrograms import Store
 EVALUATION_BATCH = 64
 MOST_LOADERS = 4
 """Enough to keep a training fed, however many cores there are."""
+REHEARSED = 0.5
+"""Tracks beside each that a station of the batch plays."""
 
 
 class EpochSampler(Sampler[np.ndarray]):
@@ -152,21 +154,34 @@ class HalfBatches(Dataset[dict[str, Any]]):
 
 
 class StationBatches(Dataset[dict[str, Any]]):
-    """Stations with every training vote among the tracks they bring together, and every pair of an
-    up and a down among those votes.
+    """Stations and half as many other tracks, with every training vote among them and every pair of
+    an up and a down among those votes.
 
+    The other tracks are drawn evenly of those with factors: stations play the popular ones again
+    and again, and an encoder that hears little else forgets the rest (rehearsal, Robins 1995).
     Each track is in a batch once, however many votes touch it. `preferences` are rows of the store,
     `targets` `[store, factors]` the factors that anchor the embedding, NaN where there are none. In
     a batch `seed` and `track` are places among its tracks, and `pairs` `[pairs, 2]` among its
     votes.
     """
 
-    def __init__(self, store: Store, preferences: Preferences, targets: np.ndarray) -> None:
+    def __init__(
+        self, store: Store, preferences: Preferences, targets: np.ndarray, rng_seed: int
+    ) -> None:
         self.store, self.preferences, self.targets = store, preferences, targets
+        self.rng_seed = rng_seed
+        self.anchored = np.flatnonzero(~np.isnan(targets).any(axis=1))
+
+    def tracks(self, items: np.ndarray) -> np.ndarray:
+        """The rows of a batch, the others drawn by which stations come together: no two epochs have
+        the same batches."""
+        played = np.unique(np.concatenate([self.preferences.stations[item] for item in items]))
+        rng = np.random.default_rng((self.rng_seed, *items.tolist()))
+        number = min(round(REHEARSED * len(played)), len(self.anchored))
+        return np.union1d(played, rng.choice(self.anchored, number, replace=False))
 
     def __getitem__(self, items: np.ndarray) -> dict[str, Any]:
-        votes = self.preferences
-        rows = np.unique(np.concatenate([votes.stations[item] for item in items]))
+        votes, rows = self.preferences, self.tracks(items)
         place = np.full(len(self.store), -1)
         place[rows] = np.arange(len(rows))
         here = np.flatnonzero((place[votes.seed] >= 0) & (place[votes.track] >= 0))
@@ -279,14 +294,14 @@ def station_batches(
     rng_seed: int,
     workers: int,
 ) -> Batches:
-    """Stage 2: stations until about `batch_size` tracks are together.
+    """Stage 2: stations until about `batch_size` tracks are together, and half as many others.
 
-    An epoch embeds about as many tracks as have votes, as one of stage 1 does.
+    An epoch's stations bring about as many tracks as have votes.
     """
     sizes = np.array([len(station) for station in preferences.stations])
     tracks = len(np.unique(np.concatenate(preferences.stations)))
     return Batches(
-        StationBatches(store, preferences, targets),
+        StationBatches(store, preferences, targets, rng_seed),
         EpochSampler(sizes, batch_size, tracks, rng_seed),
         None if valid_rows is None else TrackBatches(store, valid_rows),
         workers=workers,

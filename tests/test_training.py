@@ -412,17 +412,22 @@ class FakeStore:
 
 
 def test_a_station_batch_embeds_each_track_once_and_uses_every_vote_among_them():
-    """Two listeners' stations share track 3; a third listener's votes among those tracks count."""
+    """Two listeners' stations share track 3; a third listener's votes among those tracks count.
+    Beside the five tracks of these stations the batch holds two of those with factors, 4 to 7."""
     thumbs = Thumbs(
         np.array([0, 0, 1, 1, 2]),
         np.array([1, 1, 5, 5, 1]),
         np.array([2, 3, 3, 4, 5]),
         np.array([True, False, True, False, True]),
     )
-    data = StationBatches(FakeStore(8), make_preferences(thumbs), np.zeros((8, 2), np.float32))
+    targets = np.where(np.arange(8)[:, None] < 4, np.nan, np.zeros((8, 2), np.float32))
+    data = StationBatches(FakeStore(8), make_preferences(thumbs), targets, rng_seed=0)
+    drawn = [data.tracks(np.array([0, other])) for other in (1, 2) for _ in range(2)]
+    assert all((one == again).all() for one, again in (drawn[:2], drawn[2:]))
     batch = data[np.array([0, 1])]
     rows = batch["logmel"][:, 0, 0].int().tolist()
-    assert rows == [1, 2, 3, 4, 5]
+    assert rows == drawn[0].tolist()
+    assert {1, 2, 3, 4, 5} <= set(rows) <= {1, 2, 3, 4, 5, 6, 7}
     votes = {
         (rows[s], rows[t], bool(u))
         for s, t, u in zip(batch["seed"], batch["track"], batch["up"], strict=True)
@@ -434,6 +439,22 @@ def test_a_station_batch_embeds_each_track_once_and_uses_every_vote_among_them()
         for up, down in batch["pairs"].tolist()
     ]
     assert sorted(tracks) == [(1, 2, 3), (5, 3, 4)]
+
+
+def test_a_station_batch_rehearses_tracks_that_no_station_plays_evenly():
+    """One station of 4 tracks brings 2 of the 20 with factors, another two each time, and in the
+    long run each as often: a tenth of 400 draws, its deviation 6."""
+    thumbs = Thumbs(*(np.array(one) for one in ([0] * 3, [20] * 3, [21, 22, 23], [True] * 3)))
+    targets = np.where(np.arange(24)[:, None] < 20, np.zeros((24, 2), np.float32), np.nan)
+    count = np.zeros(24)
+    for rng_seed in range(400):
+        rows = StationBatches(FakeStore(24), make_preferences(thumbs), targets, rng_seed).tracks(
+            np.array([0])
+        )
+        count[rows] += 1
+        assert len(rows) == 6
+    assert (count[20:] == 400).all()
+    assert 40 - 4 * 6 < count[:20].min() <= count[:20].max() < 40 + 4 * 6
 
 
 def test_stage_2_notices_thumbs_that_say_nothing(made, tmp_path, capsys):
