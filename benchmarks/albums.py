@@ -2,12 +2,13 @@
 
 What one listener gets without anybody's plays: mel statistics, `tasks.pretrain` with and without
 albums, and stage 1 on `factors=sessions`. Half of the artists (of the albums, where no artist is
-named) is trained on; the tracks of the others' albums are asked, each for its nearest among them.
-No album that is asked about was heard in training. FOLDER keeps the trainings; each SETTING goes to
-both trainings (`epochs=10`), and a spectrogram store in FOLDER/spectrograms is used as it is.
+named) is trained on, but for every third of their tracks. What was not trained on is asked, each
+track for its nearest among all of that: **heard albums** have other tracks in training, **new
+albums** have none. FOLDER keeps the trainings, each of SEEDS seeds; each SETTING goes to all of
+them (`epochs=10`), and a spectrogram store in FOLDER/spectrograms is used as it is.
 
-The sessions are **simulated**: eight tracks of the training half each, the next one of the same
-album with probability .7, else any. Intervals are 95 %, of a bootstrap over albums.
+The sessions are **simulated**: eight training tracks each, the next one of the same album with
+probability .7, else any. Intervals are 95 %, of a bootstrap over albums.
 """
 
 import hashlib
@@ -20,9 +21,9 @@ import numpy as np
 import polars as pl
 
 from cbmr.corpus import Corpus, rows_of
-from cbmr.encoder import load_encoder
 from cbmr.evaluation.baselines import mel_statistics
 from cbmr.factors import unit_rows
+from cbmr.logmel import MelSpec
 from cbmr.sources.tables import read_corpus
 from cbmr.spectrograms import SpectrogramStore, store_folder
 from cbmr.vectors import load_vectors
@@ -30,51 +31,51 @@ from tasks import factorize, pretrain, regress
 from tasks.command import CONF
 
 DEPTH = 10
+SEEDS = 3
 BOOTSTRAPS = 2_000
 SESSIONS, LISTENS, SAME_ALBUM = 600, 8, 0.7
 EXCERPT_S = 30.0
+BASELINE = "mel statistics"
+ROWS = {
+    "pretrain, excerpts alone": (pretrain, ["albums=0"]),
+    "pretrain, excerpts and albums": (pretrain, ["albums=0.5"]),
+    "stage 1 on simulated sessions": (regress, []),
+}
 
 
 def main() -> None:
-    """Train what is missing and print two Markdown tables."""
+    """Train what is missing and print a Markdown table."""
     source, folder, *settings = sys.argv[1:]
     home = Path(folder)
     corpus = _half_trained(read_corpus(Path(source)), home / "corpus")
     with hydra.initialize_config_dir(CONF, version_base=None):
-        for name in ("without", "with", "sessions"):
-            (home / name).mkdir(parents=True, exist_ok=True)
-            (home / "spectrograms").mkdir(exist_ok=True)
-            if not (home / name / "spectrograms").exists():
-                (home / name / "spectrograms").symlink_to((home / "spectrograms").absolute())
-        _task(pretrain, home, "without", "albums=0", *settings)
-        _task(pretrain, home, "with", *settings)
-        _task(factorize, home, "sessions", "factors=sessions")
-        _task(regress, home, "sessions", *settings)
-    spec = load_encoder(home / "with/pretrain/encoder.pt").mel_spec
-    assert spec is not None
-    store = SpectrogramStore(store_folder(home / "spectrograms", spec, EXCERPT_S))
+        spec = MelSpec(**hydra.compose("pretrain").encoder.mel)
+        stores = store_folder(home / "spectrograms", spec, EXCERPT_S)
+        for name, (task, own) in ROWS.items():
+            for seed in range(SEEDS):
+                _train(home, f"{name} {seed}", task, [*own, f"rng_seed={seed}", *settings])
+    store = SpectrogramStore(stores)
     at = corpus.track_rows(store.track_ids)
-    heard = corpus.split[at] == "train"
+    trained = corpus.split[at] == "train"
+    columns = _columns(corpus, at, trained)
     statistics = mel_statistics(store)
-    scaled = (statistics - statistics[heard].mean(axis=0)) / statistics[heard].std(axis=0)
-    rows = {"mel statistics": unit_rows(scaled)}
-    for name, stage in {
-        "pretrain, excerpts alone": "without/pretrain",
-        "pretrain, excerpts and albums": "with/pretrain",
-        "stage 1 on simulated sessions": "sessions/regress",
-    }.items():
-        vectors = load_vectors(home / stage / "embeddings.npz")
-        rows[name] = vectors.vectors[rows_of(vectors.track_ids, store.track_ids)]
-    asked = _asked(corpus, at, heard)
-    album = np.unique(corpus.album[at[asked]], return_inverse=True)[1]
-    _print({name: _found(vectors[asked], album) for name, vectors in rows.items()}, album)
+    scaled = (statistics - statistics[trained].mean(axis=0)) / statistics[trained].std(axis=0)
+    found = {BASELINE: _found(unit_rows(scaled), columns, ~trained)}
+    for name, (task, _) in ROWS.items():
+        runs = [home / f"{name} {seed}" / task.__name__.rsplit(".", 1)[1] for seed in range(SEEDS)]
+        each = [_found(_vectors(run, store), columns, ~trained) for run in runs]
+        found[name] = {column: np.mean([one[column] for one in each], axis=0) for column in columns}
+    _print(found, columns)
 
 
 def _half_trained(corpus: Corpus, folder: Path) -> Corpus:
-    """The same tracks, those of half of the artists to train on, with a listener's sessions."""
+    """The same tracks, two thirds of those of half of the artists to train on, with a listener's
+    sessions."""
     names = np.where(corpus.artist == "", corpus.album, corpus.artist)
-    order = sorted(set(names.tolist()), key=lambda name: hashlib.blake2b(name.encode()).digest())
+    order = sorted(set(names.tolist()), key=_drawn)
     train = np.isin(names, order[::2]) & (names != "")
+    of_half = sorted(np.flatnonzero(train), key=lambda row: _drawn(str(corpus.track_ids[row])))
+    train[of_half[::3]] = False
     paths = [str(corpus.audio_path(row).absolute()) for row in range(len(names))]
     tables = {
         "tracks": pl.DataFrame({
@@ -87,6 +88,10 @@ def _half_trained(corpus: Corpus, folder: Path) -> Corpus:
     for name, table in tables.items():
         table.write_parquet(folder / f"{name}.parquet")
     return read_corpus(folder)
+
+
+def _drawn(name: str) -> bytes:
+    return hashlib.blake2b(name.encode()).digest()
 
 
 def _sessions(corpus: Corpus, train: np.ndarray) -> pl.DataFrame:
@@ -105,49 +110,77 @@ def _sessions(corpus: Corpus, train: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame(plays, ["user_id", "track_id", "count", "time"], orient="row")
 
 
-def _task(task, home: Path, name: str, *settings: str) -> None:
-    folders = [f"corpus='{home / 'corpus'}'", f"run='{home / name}'"]
+def _train(home: Path, name: str, task, settings: list[str]) -> None:
+    run = home / name
+    run.mkdir(parents=True, exist_ok=True)
+    (home / "spectrograms").mkdir(exist_ok=True)
+    if not (run / "spectrograms").exists():
+        (run / "spectrograms").symlink_to((home / "spectrograms").absolute())
+    folders = [f"corpus='{home / 'corpus'}'", f"run='{run}'"]
+    if task is regress:
+        factorize.run(hydra.compose("factorize", [*folders, "factors=sessions"]))
     task.run(hydra.compose(task.__name__.rsplit(".", 1)[1], [*folders, *settings]))
 
 
-def _asked(corpus: Corpus, at: np.ndarray, heard: np.ndarray) -> np.ndarray:
-    """Rows of the store that are asked: of unheard albums with two tracks or more."""
-    album = corpus.album[at]
-    names, tracks = np.unique(album[~heard & (album != "")], return_counts=True)
-    return np.flatnonzero(~heard & np.isin(album, names[tracks > 1]))
-
-
-def _found(vectors: np.ndarray, album: np.ndarray) -> np.ndarray:
-    """`[asked, 2]`: of each track's nearest, the share among the first ten that is of its album,
-    and one over the place of the first that is."""
-    cosine = vectors @ vectors.T
-    np.fill_diagonal(cosine, -np.inf)
-    order = np.argsort(-cosine, axis=1)[:, :-1]
-    same = album[order] == album[:, None]
-    return np.stack([same[:, :DEPTH].mean(axis=1), 1 / (1 + same.argmax(axis=1))], axis=1)
-
-
-def _print(found: dict[str, np.ndarray], album: np.ndarray) -> None:
-    """Means over albums of the means over their tracks; differences are to the first row."""
-    size = np.bincount(album)
-    of_albums = {
-        name: np.stack([np.bincount(album, column) / size for column in numbers.T], axis=1)
-        for name, numbers in found.items()
+def _columns(corpus: Corpus, at: np.ndarray, trained: np.ndarray) -> dict[str, np.ndarray]:
+    """For each column the number of the album of every row of the store; -1 is not asked, since it
+    was trained on or no other track of its album is among those that were not."""
+    album = np.unique(corpus.album[at], return_inverse=True)[1]
+    left = np.bincount(album, ~trained)[album]
+    asked = ~trained & (corpus.album[at] != "") & (left > 1)
+    heard = np.bincount(album, trained)[album] > 0
+    return {
+        "heard albums": np.where(asked & heard, album, -1),
+        "new albums": np.where(asked & ~heard, album, -1),
     }
-    draws = np.random.default_rng(0).integers(len(size), size=(BOOTSTRAPS, len(size)))
-    best = np.minimum(size - 1, DEPTH) / DEPTH
-    print(f"\n{len(album)} tracks of {len(size)} albums that no training heard; a precision of "
-          f"{best.mean():.3f} is the highest there can be\n")  # fmt: skip
-    for title, less in (("", 0), (" minus mel statistics", of_albums["mel statistics"])):
-        print(f"| row | precision@{DEPTH}{title} | reciprocal rank{title} |\n|---|---|---|")
-        for name, numbers in of_albums.items():
-            if not (title and name == "mel statistics"):
-                low, high = np.percentile((numbers - less)[draws].mean(axis=1), [2.5, 97.5], axis=0)
-                mean = (numbers - less).mean(axis=0)
-                cells = [
-                    f"{m:.3f} [{a:.3f}, {b:.3f}]" for m, a, b in zip(mean, low, high, strict=True)
-                ]
-                print(f"| {name} | {' | '.join(cells)} |")
+
+
+def _vectors(run: Path, store: SpectrogramStore) -> np.ndarray:
+    vectors = load_vectors(run / "embeddings.npz")
+    return vectors.vectors[rows_of(vectors.track_ids, store.track_ids)]
+
+
+def _found(
+    vectors: np.ndarray, columns: dict[str, np.ndarray], candidates: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Of each column's albums `[albums, 2]`, the mean over its tracks: of a track's nearest, the
+    share among the first ten that is of its album, and one over the place of the first that is."""
+    found = {}
+    rows = np.flatnonzero(candidates)
+    cosine = vectors @ vectors[rows].T
+    for column, album in columns.items():
+        asked = np.flatnonzero(album >= 0)
+        near = np.where(rows == asked[:, None], -np.inf, cosine[asked])
+        order = np.argsort(-near, axis=1)[:, :-1]
+        same = album[rows][order] == album[asked][:, None]
+        numbers = np.stack([same[:, :DEPTH].mean(axis=1), 1 / (1 + same.argmax(axis=1))])
+        of = np.unique(album[asked], return_inverse=True)[1]
+        found[column] = np.stack([np.bincount(of, one) / np.bincount(of) for one in numbers], 1)
+    return found
+
+
+def _print(found: dict[str, dict[str, np.ndarray]], columns: dict[str, np.ndarray]) -> None:
+    """Means over albums, and differences to the first row."""
+    for column, album in columns.items():
+        size = np.bincount(album[album >= 0])
+        size = size[size > 0]
+        best = np.minimum(size - 1, DEPTH).mean() / DEPTH
+        print(f"\n{column}: {size.sum()} tracks of {len(size)}, a precision of {best:.3f} is the "
+              f"highest there can be; {SEEDS} trainings each\n")  # fmt: skip
+        print(f"| row | precision@{DEPTH} | to {BASELINE} | reciprocal rank | to {BASELINE} |")
+        print("|---|---|---|---|---|")
+        draws = np.random.default_rng(0).integers(len(size), size=(BOOTSTRAPS, len(size)))
+        for name, of_albums in found.items():
+            numbers = of_albums[column]
+            apart = numbers - found[BASELINE][column]
+            low, high = np.percentile(apart[draws].mean(axis=1), [2.5, 97.5], axis=0)
+            cells = [
+                f"{number:.3f} | {mean:+.3f} [{a:+.3f}, {b:+.3f}]"
+                for number, mean, a, b in zip(
+                    numbers.mean(axis=0), apart.mean(axis=0), low, high, strict=True
+                )
+            ]
+            print(f"| {name} | {' | '.join(cells)} |")
         print(flush=True)
 
 
