@@ -100,16 +100,16 @@ def main() -> None:
             for votes in dict.fromkeys(v.votes for v in variants()):
                 _corpus(folder, world, votes)
     with ProcessPoolExecutor(PROCESSES, context) as pool:
-        list(pool.map(_stage_1, [folder] * WORLDS, range(WORLDS)))
+        list(pool.map(train_stage_1, [folder] * WORLDS, range(WORLDS)))
         jobs = [(folder, world, v) for v in variants() for world in range(WORLDS)]
-        futures, began = [pool.submit(_stage_2, *job) for job in jobs], time.monotonic()
+        futures, began = [pool.submit(train_stage_2, *job) for job in jobs], time.monotonic()
         for done, (job, future) in enumerate(zip(jobs, futures, strict=True), start=1):
             metrics = future.result()
             left = (time.monotonic() - began) / done * (len(jobs) - done) / 60
             say(f"{done}/{len(jobs)} world {job[1]}, {job[2].name}: {metrics}, {left:.0f} min left")
     with hydra.initialize_config_dir(CONF, version_base=None):
         names = _chosen(folder)
-        table = mean_table([_evaluate(folder, world, names) for world in range(WORLDS)])
+        table = mean_table([evaluate_runs(folder, world, names) for world in range(WORLDS)])
     text = "\n".join(_markdown(table, folder))
     write_between(BEGIN, END, text)
     _draw(table)
@@ -171,7 +171,7 @@ def _shared(corpus: Path, run: Path) -> list[str]:
     return [f"corpus='{corpus}'", f"run='{run}'", "workers=1"]
 
 
-def _stage_1(folder: Path, world: int) -> None:
+def train_stage_1(folder: Path, world: int) -> None:
     torch.set_num_threads(1)
     corpus, run = folder / f"world{world}", _run(folder, world, "stage 1")
     run.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ def _stage_1(folder: Path, world: int) -> None:
         compose_and_run(regress, [*_shared(corpus, run), *small])
 
 
-def _stage_2(folder: Path, world: int, variant: Variant) -> str:
+def train_stage_2(folder: Path, world: int, variant: Variant) -> str:
     """Stage 2 from that world's stage 1, unless it is there; its validation in a line."""
     torch.set_num_threads(1)
     run, first = _run(folder, world, variant.name), _run(folder, world, "stage 1")
@@ -218,7 +218,7 @@ def _chosen(folder: Path) -> dict[str, str]:
 # --- evaluation ---------------------------------------------------------------------------------
 
 
-def _evaluate(folder: Path, world: int, names: dict[str, str]) -> Table:
+def evaluate_runs(folder: Path, world: int, names: dict[str, str]) -> Table:
     corpus = read_corpus(folder / f"world{world}", needs=["plays", "thumbs"])
     first = _run(folder, world, "stage 1")
     store = SpectrogramStore(next(first.glob("spectrograms/*2048*")))
@@ -252,15 +252,15 @@ def _markdown(table: Table, folder: Path) -> list[str]:
     lines += _heads("loss", heads)
     for row in (*KNOWN[:3], *LOSSES, KNOWN[3]):
         lines.append(_line(row, [cell for column in table.columns for cell in (
-            f"{table.at(row, column, 'thumbs AUC'):.3f}", _to(table, row, column, "thumbs AUC"),
-            f"{_closed(table, row, column):.0%}",
-            f"{table.at(row, column, 'AUC'):.3f}", _to(table, row, column, "AUC"),
+            f"{table.at(row, column, 'thumbs AUC'):.3f}", apart(table, row, column, "thumbs AUC"),
+            f"{closed(table, row, column):.0%}",
+            f"{table.at(row, column, 'AUC'):.3f}", apart(table, row, column, "AUC"),
         )]))  # fmt: skip
     heads = [f"{column}: {metric}" for column in table.columns for metric in METRICS]
     lines += ["", f"By the number of training votes ({DEFAULT}), and of shuffled thumbs:", ""]
     lines += _heads("votes", [f"{head}, to stage 1" for head in heads])
     for row in (*(f"{votes} votes" for votes in VOTES), "shuffled"):
-        lines.append(_line(row, [_to(table, row, c, m) for c in table.columns for m in METRICS]))
+        lines.append(_line(row, [apart(table, row, c, m) for c in table.columns for m in METRICS]))
     lines += ["", f"By the share of votes that are recorded the wrong way round ({DEFAULT}):", ""]
     ends = ("corrected", "as recorded", "difference")
     heads = [f"{column}: {end}" for column in table.columns for end in ends]
@@ -270,7 +270,7 @@ def _markdown(table: Table, folder: Path) -> list[str]:
         cells = [cell for column in table.columns for cell in (
             f"{table.at(corrected, column, 'thumbs AUC'):.3f}",
             f"{table.at(plain, column, 'thumbs AUC'):.3f}",
-            _to(table, corrected, column, "thumbs AUC", plain),
+            apart(table, corrected, column, "thumbs AUC", plain),
         )]  # fmt: skip
         runs = (_run(folder, world, corrected) for world in range(WORLDS))
         rates = [read_json(run / "rank" / "metrics.json")["flip_rate"] for run in runs]
@@ -279,7 +279,7 @@ def _markdown(table: Table, folder: Path) -> list[str]:
     lines += _heads("difficulty", [f"{c}: {m}" for c in table.columns for m in METRICS])
     base = f"{FLIPS[1]:.0%} flips, corrected"
     for row in DIFFICULTIES:
-        cells = [_to(table, row, c, m, base) for c in table.columns for m in METRICS]
+        cells = [apart(table, row, c, m, base) for c in table.columns for m in METRICS]
         lines.append(_line(row, cells))
     return lines
 
@@ -292,11 +292,11 @@ def _line(first: str, cells: Sequence[str]) -> str:
     return f"| {first} | {' | '.join(cells)} |"
 
 
-def _to(table: Table, row: str, column: str, metric: str, other: str = "stage 1") -> str:
+def apart(table: Table, row: str, column: str, metric: str, other: str = "stage 1") -> str:
     return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*table.difference(row, other, column, metric))
 
 
-def _closed(table: Table, row: str, column: str) -> float:
+def closed(table: Table, row: str, column: str) -> float:
     here, ridge, ceiling = (
         table.at(name, column, "thumbs AUC") for name in (row, "ridge", "ceiling: sound")
     )
@@ -323,8 +323,8 @@ def _draw(table: Table) -> None:
         ]  # fmt: skip
         first = table.at("stage 1", column, "thumbs AUC")
         for panel, places, rows, colour, style, name in curves:
-            apart = [table.difference(row, "stage 1", column, "thumbs AUC") for row in rows]
-            value, low, high = first + np.array(apart).T
+            moved = [table.difference(row, "stage 1", column, "thumbs AUC") for row in rows]
+            value, low, high = first + np.array(moved).T
             panel.plot(places, value, style, color=colour, label=name)
             panel.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
         for panel, label in ((by_votes, "training votes"), (by_flips, "% of votes flipped")):
