@@ -87,7 +87,7 @@ def test_tags_of_every_format(made):
         ("A/B/CD 2/2-07. Title.mp3", "Title", "A", "B"),
         ("A/B/1999.mp3", "1999", "A", "B"),
         ("A/B/99 Luftballons.mp3", "Luftballons", "A", "B"),  # a tag would know better
-        ("usr/share/games/music/the_theme.ogg", "the theme", "", "music"),
+        ("usr/share/games/asc/music/the_theme.ogg", "the theme", "", "asc / music"),
         ("夜/昼/01 夜の歌.flac", "夜の歌", "夜", "昼"),
     ],
 )

@@ -69,14 +69,14 @@ def from_name(name: str) -> tuple[str, str, str]:
     """Title, artist and album as a path says them; empty where it does not.
 
     Only with two folders, not counting those of discs, is the upper one the artist's: deeper trees
-    are sorted by anything.
+    are sorted by anything, and their albums go by two names, as a "music" may be in many folders.
     """
     path = PurePosixPath(name)
     folders = [part for part in path.parts[:-1] if not DISC.fullmatch(part.strip())]
     stem = path.stem.strip()
     title = NUMBERED.sub("", stem, count=1) if NUMBERED.match(stem) else stem
     artist = folders[0] if len(folders) == 2 else ""
-    album = folders[-1] if folders else ""
+    album = " / ".join(folders[-2:] if len(folders) > 2 else folders[-1:])
     if not artist and " - " in title:
         artist, title = title.split(" - ", 1)
     return _clean(title.replace("_", " ")), _clean(artist), _clean(album)
