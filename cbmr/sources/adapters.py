@@ -13,7 +13,7 @@ from cbmr.sources.fma import fma
 from cbmr.sources.folder import folder
 from cbmr.sources.lastfm2k import lastfm2k
 from cbmr.sources.music4all import music4all, music4all_onion
-from cbmr.sources.tables import Found, refuse_other, write_corpus
+from cbmr.sources.tables import Found, refuse_other, without_forgotten, write_corpus
 from cbmr.sources.taste_profile import taste_profile
 from cbmr.sources.yambda import yambda
 
@@ -38,7 +38,8 @@ def ingest(
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> Found:
-    """Read `path` as `SOURCES[source]` and write it as the folder `corpus`, whole.
+    """Read `path` as `SOURCES[source]` and write it as the folder `corpus`, whole, without what
+    that was told to forget.
 
     An option that is None is not given. `progress(done, total)` is called by a source that reads
     many files. Raises InputError for an unknown source or option, whatever the source refuses, and
@@ -62,6 +63,6 @@ def ingest(
         given["known"] = pl.read_parquet(corpus / "tracks.parquet")
     if "progress" in takes:
         given["progress"] = progress
-    found = adapter(path, **given)
+    found = without_forgotten(corpus, adapter(path, **given))
     write_corpus(corpus, found, source=source, path=path)
     return found

@@ -7,7 +7,7 @@ with `source.json`, which says what it was made from.
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import polars as pl
 from cbmr.corpus import Corpus, make_corpus
 from cbmr.errors import InputError
 from cbmr.files import read_json, whole_file, write_arrays, write_json
+from cbmr.forgotten import FILE, forgotten
 
 WHAT_FOR = {
     "tracks": "which tracks there are and where their audio is",
@@ -121,6 +122,41 @@ def write_corpus(folder: Path, found: Found, *, source: str, path: Path) -> None
         (folder / name).unlink(missing_ok=True)
 
 
+def without_forgotten(folder: Path, found: Found) -> Found:
+    """What was found without the tracks and listeners that this corpus was told to forget.
+
+    A track is known by its id and, where the source tells size and time of change, by these, as
+    one that was moved is.
+    """
+    if not (folder / FILE).exists():
+        return found
+    tracks = found.tables["tracks"].lazy()
+    ids = forgotten(folder, "tracks", _unique(tracks, "track_id"))
+    if {"size", "mtime_ns"} <= {*tracks.collect_schema()}:
+        stamp = pl.format("{} {}", "size", "mtime_ns")
+        stamps = forgotten(folder, "files", _unique(tracks.select(stamp=stamp), "stamp"))
+        ids |= {*_unique(tracks.filter(stamp.is_in([*stamps])), "track_id")}
+    users: set[str] = set()
+    for table in found.tables.values():
+        if "user_id" in table.lazy().collect_schema():
+            users |= forgotten(folder, "users", _unique(table.lazy(), "user_id"))
+    tables = {}
+    for name, table in found.tables.items():
+        columns = {"track_id", "seed_id", "user_id"} & {*table.lazy().collect_schema()}
+        gone = {column: [*(users if column == "user_id" else ids)] for column in columns}
+        kept = table.lazy().filter(~pl.col(column).is_in(of) for column, of in gone.items())
+        if name == "tracks" or kept.head(1).collect(engine="streaming").height:
+            tables[name] = kept
+    features = found.features
+    if features is not None:
+        stay = ~np.isin(features[0], [*ids])
+        features = (features[0][stay], features[1][stay])
+    note = f"{len(ids)} tracks and {len(users)} listeners are left out, forgotten before ({FILE})"
+    return replace(
+        found, tables=tables, features=features, notes=[*found.notes, *[note] * bool(ids | users)]
+    )
+
+
 def refuse_other(folder: Path, source: str) -> None:
     """InputError where `folder` holds anything that `source` would write over and did not make."""
     if folder.exists() and not folder.is_dir():
@@ -175,6 +211,11 @@ def _read_table(file: Path) -> pl.DataFrame:
         kind = "Parquet" if file.suffix == ".parquet" else "CSV in UTF-8"
         reason = str(error).splitlines()[0]
         raise InputError(f"{file} cannot be read as {kind}: {reason}") from error
+
+
+def _unique(table: pl.LazyFrame, column: str) -> list[str]:
+    unique = table.select(pl.col(column).unique()).collect(engine="streaming")
+    return unique.to_series().drop_nulls().to_list()
 
 
 def _misnamed(folder: Path, name: str) -> str:
