@@ -122,11 +122,11 @@ def build_store(
             if not result.logmels:
                 files.append(file)
         if len(files) >= piece_rows or time.monotonic() - piece_began > PIECE_S:
-            number += _write_piece(folder, number, files, logmels)
+            number += write_piece(folder, number, files, logmels, DECODER)
             files, logmels, piece_began = [], [], time.monotonic()
         if progress is not None:
             progress(done, len(to_open))
-    _write_piece(folder, number, files, logmels)
+    write_piece(folder, number, files, logmels, DECODER)
 
     # In the order of the tracks table, whatever was known or came first: the same corpus, the same
     # file.
@@ -149,6 +149,40 @@ def build_store(
     return Scan(readable=len(tracks), decoded=decoded, known=known, skipped=skipped)
 
 
+def remove_piece(path: Path) -> None:
+    """A piece, by its JSON, with all that is left of it."""
+    for suffix in (".json", ".npy", ".damaged"):
+        path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def write_piece(
+    folder: Path,
+    number: int,
+    files: list[dict[str, Any]],
+    logmels: Sequence[np.ndarray],
+    decoder: str | None,
+) -> int:
+    """Write what there is; how many pieces it made, 0 or 1."""
+    if not files:
+        return 0
+    path = piece_path(folder, number)
+    if logmels:
+        header = np.lib.format.header_data_from_array_1_0(logmels[0])
+        header["shape"] = (len(logmels), *logmels[0].shape)
+        with whole_file(path) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for logmel in logmels:  # one by one: no second copy of a piece in memory
+                file.write(logmel.data)
+    content = {
+        "decoder": decoder,
+        "bytes": path.stat().st_size if logmels else 0,
+        "checksum": piece_checksum(path, files),
+        "files": files,
+    }
+    write_json(path.with_suffix(".json"), content)
+    return 1
+
+
 def _prepare(folder: Path, settings: dict[str, Any], say: Callable[[str], None]) -> None:
     """The folder with its manifest, and without what an earlier cbmr decoded otherwise."""
     if (folder / "manifest.json").exists():
@@ -160,7 +194,7 @@ def _prepare(folder: Path, settings: dict[str, Any], say: Callable[[str], None])
             f"{DECODING_VERSION}: all files are decoded anew"
         )
         for path in piece_paths(folder):
-            _remove_piece(path)
+            remove_piece(path)
         if (folder / "pieces").exists():
             # Else a power cut could bring them back under the new manifest.
             sync_folder(folder / "pieces")
@@ -181,7 +215,7 @@ def _known(
     unread: set[str] = set()
     for path in sorted((folder / "pieces").glob("*.damaged")):
         say(f"{path.with_suffix('')} is damaged: its files are decoded anew")
-        _remove_piece(path)
+        remove_piece(path)
     for path in piece_paths(folder):
         array = path.with_suffix(".npy")
         try:
@@ -191,7 +225,7 @@ def _known(
                 raise InputError(f"{array} has {size} bytes, expected {piece['bytes']}")
         except InputError as error:
             say(f"{error}: the files of this piece are decoded anew")
-            _remove_piece(path)
+            remove_piece(path)
             continue
         for file in piece["files"]:
             content = file["content"]
@@ -207,32 +241,3 @@ def _known(
         if not array.with_suffix(".json").exists():
             array.unlink()
     return contents, reasons, unread
-
-
-def _remove_piece(path: Path) -> None:
-    for suffix in (".json", ".npy", ".damaged"):
-        path.with_suffix(suffix).unlink(missing_ok=True)
-
-
-def _write_piece(
-    folder: Path, number: int, files: list[dict[str, Any]], logmels: list[np.ndarray]
-) -> int:
-    """Write what there is; how many pieces it made, 0 or 1."""
-    if not files:
-        return 0
-    path = piece_path(folder, number)
-    if logmels:
-        header = np.lib.format.header_data_from_array_1_0(logmels[0])
-        header["shape"] = (len(logmels), *logmels[0].shape)
-        with whole_file(path) as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for logmel in logmels:  # one by one: no second copy of a piece in memory
-                file.write(logmel.data)
-    content = {
-        "decoder": DECODER,
-        "bytes": path.stat().st_size if logmels else 0,
-        "checksum": piece_checksum(path, files),
-        "files": files,
-    }
-    write_json(path.with_suffix(".json"), content)
-    return 1
