@@ -29,7 +29,7 @@ CONF = str(Path(__file__).resolve().parent.parent / "conf")
 FREE_TEXT = {
     "audience", "audio", "corpus", "down", "encoder_file", "exclude", "forget", "list", "listener",
     "listens", "negative", "output", "path", "run", "seed", "song_column", "source", "station",
-    "subset", "time_column", "title", "up", "user", "user_column",
+    "subset", "time_column", "title", "track", "up", "user", "user_column",
 }  # fmt: skip
 NULLABLE = {"audio", "encoder_file", "exclude", "listens", "negative", "output"}
 """Free text that null leaves out."""

@@ -11,7 +11,15 @@ from cbmr.errors import InputError
 from cbmr.files import file_hash, read_json, write_arrays, write_json
 from cbmr.priors import PRIORS
 from tasks.command import command
-from tasks.runs import MANIFESTS, progress, read_corpus, say, serving_stage, where
+from tasks.runs import (
+    MANIFESTS,
+    of_same_space,
+    progress,
+    read_corpus,
+    say,
+    serving_stage,
+    where,
+)
 
 
 def run(cfg: DictConfig) -> None:
@@ -81,7 +89,7 @@ def blender(cfg: DictConfig, stage: str, manifest: dict) -> Callable[..., Any]:
     from tasks.stages import blended, with_users
 
     factors_file = Path(cfg.run) / "factors.npz"
-    if file_hash(factors_file) != manifest["inputs"]["factors.npz"]:
+    if not of_same_space(manifest, factors_file):
         raise InputError(
             f"{factors_file} has changed since {stage} was trained, so a blend would add vectors "
             f"of two spaces: make the stage again with python -m tasks.{stage} {where(cfg)}, or "

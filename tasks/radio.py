@@ -39,6 +39,7 @@ from tasks.runs import MANIFESTS, read_corpus, say, serving_stage, where
 
 FORMAT_VERSION = 1
 PICKS = 5
+KEYS = {"format_version", "stage", "encoder", "seed", "listener", "votes", "picks"}
 ITEMS = {"votes": {"track_id", "up"}, "picks": {"track_id", "propensity", "draws", "votes"}}
 
 
@@ -98,8 +99,7 @@ def _new_station(cfg: DictConfig, path: Path) -> dict[str, Any]:
 
 def _read_station(cfg: DictConfig, path: Path) -> dict[str, Any]:
     kept = read_json(path)
-    expected = {"format_version", "stage", "encoder", "seed", "listener", "votes", "picks"}
-    if set(kept) != expected or kept["format_version"] != FORMAT_VERSION:
+    if set(kept) != KEYS or kept["format_version"] != FORMAT_VERSION:
         raise InputError(
             f"station={path} is no station of format {FORMAT_VERSION} (it has {', '.join(kept)}): "
             "give the station a file of its own"

@@ -13,7 +13,7 @@ from cbmr.corpus import Corpus, rows_of
 from cbmr.errors import InputError
 from cbmr.factors import Factors, load_factors
 from cbmr.few_plays import choose_k
-from cbmr.files import file_hash, read_json
+from cbmr.files import read_json
 from cbmr.playlists import (
     Catalogue,
     choose_format,
@@ -26,7 +26,7 @@ from cbmr.recommend import audience, blended_tracks, find_listener, listeners_of
 from cbmr.vectors import Vectors, aligned, load_vectors
 from tasks.command import command
 from tasks.playlist import give, heard, say_what_is_missing
-from tasks.runs import MANIFESTS, read_corpus, say, serving_stage, where
+from tasks.runs import MANIFESTS, of_same_space, read_corpus, say, serving_stage, where
 
 RULES = ("max_per_artist", "max_per_album", "title_variants", "duplicate_similarity")
 TRACKS, LISTENERS = 50, 1000
@@ -113,7 +113,7 @@ def _factors(
             f"{cfg.run}: expected stage 1 or 2 and {path}, which know listeners, but the stage is "
             f"{stage}; make them with python -m tasks.regress {where(cfg)}"
         )
-    if file_hash(path) != manifest["inputs"]["factors.npz"]:
+    if not of_same_space(manifest, path):
         raise InputError(
             f"{path} has changed since {stage} was trained, so a blend would add vectors of two "
             f"spaces: make the stage again with python -m tasks.{stage} {where(cfg)}"

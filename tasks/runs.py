@@ -131,6 +131,13 @@ def is_fresh(run: Path, task: str, settings: Mapping[str, Any], inputs: Mapping[
     return fresh
 
 
+def of_same_space(manifest: Mapping[str, Any], factors_file: Path) -> bool:
+    """Whether these factors are those that a stage was trained with, or what is left of them after
+    rows were forgotten."""
+    made_of = [manifest["inputs"]["factors.npz"], *manifest.get("forgotten", ())]
+    return file_hash(factors_file) in made_of
+
+
 def plays_hash(corpus: Corpus) -> str:
     """The plays of training tracks, by the names of their listeners and tracks."""
     plays = training_plays(corpus)

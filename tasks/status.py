@@ -31,18 +31,23 @@ def run(cfg: DictConfig) -> None:
         if not (folder / name).exists():
             print(f"{task:10s} missing: python -m tasks.{task} {where(cfg)}")
             continue
-        manifest = read_json(folder / name)
-        try:
-            stale = _stale(cfg, task, manifest)
-        except InputError as error:
-            stale = str(error)
-        state = f"stale: {stale}" if stale else "present"
-        print(f"{task:10s} {state}  {_flat(manifest.get('settings', {}))}".rstrip())
+        why = stale(cfg, task)
+        state = f"stale: {why}" if why else "present"
+        settings = read_json(folder / name).get("settings", {})
+        print(f"{task:10s} {state}  {_flat(settings)}".rstrip())
 
 
-def _stale(cfg: DictConfig, task: str, manifest: dict[str, Any]) -> str:
-    """What has changed since the artefact was made; empty when nothing has."""
+def stale(cfg: DictConfig, task: str) -> str:
+    """What has changed since the artefact of `task` was made; empty when nothing has."""
+    try:
+        return _changed(cfg, task)
+    except InputError as error:
+        return str(error)
+
+
+def _changed(cfg: DictConfig, task: str) -> str:
     folder = Path(cfg.run)
+    manifest = read_json(folder / MANIFESTS[task])
     if task == "index":
         return _check_index(cfg)
     then = manifest["inputs"]

@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "corpus": "corpus",
     "audio": "",
     "logmel": "",
-    "sources": "corpus audio sources",
+    "forgotten": "",
+    "sources": "corpus audio forgotten sources",
     "spectrograms": "corpus audio logmel spectrograms",
     "features": "corpus",
     "factors": "corpus quiet factors",
@@ -53,6 +54,7 @@ MAY_IMPORT = {
     "playlists": "corpus vectors index playlists",
     "radio": "corpus vectors",
     "recommend": "corpus factors priors vectors playlists",
+    "forget": "sources playlists forget",
     "outliers": "",
     "evaluation": "corpus audio logmel sources spectrograms factors priors preferences metrics "
     "losses augment encoder vectors embed index playlists evaluation",
@@ -64,7 +66,7 @@ NO_DEFAULT = {
 SOFTMAX_MODEL = ROOT / "cbmr/factors/vector_exp.py"
 LIGHT = ("corpus", "sources.adapters", "sources.tables", "sources.demo", "factors", "priors",
          "few_plays", "preferences", "evidence", "metrics", "vectors", "index", "playlists",
-         "radio", "recommend", "outliers")  # fmt: skip
+         "radio", "recommend", "outliers", "forgotten", "forget")  # fmt: skip
 
 
 def modules():
@@ -193,7 +195,7 @@ def test_every_yaml_fits_what_it_configures():
             expected -= {"alpha", "eps"}  # of the factors
         assert set(cfg.options) == expected
         seen.add(path)
-    assert len(seen) == 43
+    assert len(seen) == 44
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
     assert FLIP_RATES[-1] == rank.MOST_FLIPS
     assert set(regress.LOSSES) == set(FACTOR_LOSSES)
