@@ -220,19 +220,23 @@ def _out_of_list(path: Path, target: Target) -> None:
 
 
 def _index_again(cfg: DictConfig, folder: Path) -> None:
-    """The index of the stage that it is of, unless it is of that stage's vectors as they are."""
+    """The index of the stage that it is of, unless it is whole and knows only that stage's
+    tracks."""
     import tasks.index
     from cbmr.index import load_index
     from cbmr.vectors import load_vectors
 
-    encoder = read_json(folder / MANIFESTS["index"])["encoder"]
+    made = read_json(folder / MANIFESTS["index"])
     for stage in SERVED:
         manifest = folder / MANIFESTS[stage]
-        if manifest.exists() and read_json(manifest)["outputs"]["encoder.pt"] == encoder:
+        if manifest.exists() and read_json(manifest)["outputs"]["encoder.pt"] == made["encoder"]:
             vectors = load_vectors(folder / stage / "embeddings.npz")
             try:
-                load_index(folder / "index", vectors, encoder_hash=encoder)
+                load_index(folder / "index", vectors, encoder_hash=made["encoder"])
+                fresh = made["track_ids"] == vectors.track_ids.tolist()
             except InputError:
+                fresh = False
+            if not fresh:
                 settings = defaults_of("index", cfg)
                 settings.stage = stage
                 tasks.index.run(settings)
