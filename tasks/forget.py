@@ -149,7 +149,7 @@ def _forget(
         if path not in tables and path.suffix != ".npz":
             _out_of_station(path, target)
             _out_of_list(path, target)
-    if target.kind == "track" and (folder / MANIFESTS["index"]).exists():
+    if target.kind == "track" and (folder / "index").exists():
         _index_again(cfg, folder)
     if target.kind == "track":
         from cbmr.spectrograms.removal import forget_track
@@ -226,7 +226,8 @@ def _index_again(cfg: DictConfig, folder: Path) -> None:
     from cbmr.index import load_index
     from cbmr.vectors import load_vectors
 
-    made = read_json(folder / MANIFESTS["index"])
+    path = folder / MANIFESTS["index"]
+    made = read_json(path) if path.exists() else {"encoder": None}
     for stage in SERVED:
         manifest = folder / MANIFESTS[stage]
         if manifest.exists() and read_json(manifest)["outputs"]["encoder.pt"] == made["encoder"]:
