@@ -240,6 +240,8 @@ def _index_again(cfg: DictConfig, folder: Path) -> None:
             if not fresh:
                 settings = defaults_of("index", cfg)
                 settings.stage = stage
+                if (folder / "index" / "crowding.npz").exists():
+                    settings.hubs = "local_scaling"
                 tasks.index.run(settings)
             return
     shutil.rmtree(folder / "index")

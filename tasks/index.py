@@ -4,18 +4,23 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cbmr.files import read_json
+from cbmr.errors import InputError
+from cbmr.files import read_json, write_json
 from tasks.command import command
 from tasks.runs import MANIFESTS, SERVED, first_stage, require, say, serving_stage
 
 
 def run(cfg: DictConfig) -> None:
-    """Build the index of the run's best stage, measure it, and leave `index/`."""
+    """Build the index of the run's best stage, measure it, and leave `index/`; with a correction of
+    hubs, what playlists need for it."""
+    if cfg.hubs not in ("none", "local_scaling"):
+        raise InputError(f"hubs={cfg.hubs}: expected none or local_scaling")
     folder = Path(cfg.run)
     if not any((folder / MANIFESTS[stage]).exists() for stage in SERVED):
         require(first_stage(cfg), cfg)
     stage = serving_stage(cfg)
 
+    from cbmr.hubs import crowding_of, measure_hubs, save_crowding
     from cbmr.index import build_index
     from cbmr.vectors import load_vectors
 
@@ -27,6 +32,17 @@ def run(cfg: DictConfig) -> None:
         f"{built.recall:.3f} at {built.annoy_ms:.3f} ms a query, exact search takes "
         f"{built.exact_ms:.3f} ms: {built.backend} answers -> {folder / 'index'}"
     )
+    hubs = {"as they are": measure_hubs(vectors.vectors)}
+    if cfg.hubs == "none":
+        (folder / "index" / "crowding.npz").unlink(missing_ok=True)
+    else:
+        crowding = crowding_of(vectors.vectors)
+        save_crowding(folder / "index", vectors, crowding, encoder_hash)
+        hubs["corrected"] = measure_hubs(vectors.vectors, crowding)
+    say(f"index: hubs: {'; '.join(f'{name}, {of}' for name, of in hubs.items())}")
+    manifest = read_json(folder / MANIFESTS["index"])
+    manifest["hubs"] = {name: of.numbers() for name, of in hubs.items()}
+    write_json(folder / MANIFESTS["index"], manifest)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig
 
 from cbmr.errors import InputError
 from cbmr.files import read_json, whole_file
+from cbmr.hubs import load_crowding
 from cbmr.index import load_index
 from cbmr.playlists import (
     TRACKS,
@@ -66,10 +67,11 @@ def run(cfg: DictConfig) -> None:
     )
     if not (folder / MANIFESTS["index"]).exists():
         _build_index(cfg, stage)
+    encoder_hash = manifest["outputs"]["encoder.pt"]
     index = load_index(
         folder / "index",
         catalogue.vectors,
-        encoder_hash=manifest["outputs"]["encoder.pt"],
+        encoder_hash=encoder_hash,
         passed_over=lambda why: say(f"note: {why}; exact search answers now"),
     )
     playlist = make_playlist(
@@ -79,6 +81,7 @@ def run(cfg: DictConfig) -> None:
         rules,
         weights=seeds.weights,
         title=cfg.title or seeds.title or None,
+        crowding=load_crowding(folder / "index", catalogue.vectors, encoder_hash),
         **{name: cfg[name] for name in SHAPE},
     )
     text = format_playlist(playlist, form, paths=cfg.paths, base=(output or Path("x")).parent)

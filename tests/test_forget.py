@@ -19,6 +19,7 @@ from cbmr.factors import load_factors
 from cbmr.files import read_json, write_arrays, write_json
 from cbmr.forget import look_through, wanted_of, without_in_list
 from cbmr.forgotten import forgotten, remember
+from cbmr.hubs import load_crowding
 from cbmr.index import load_index
 from cbmr.playlists import read_playlist
 from cbmr.sources.adapters import ingest
@@ -49,7 +50,7 @@ def whole(tmp_path_factory):
     write_arrays(run / "regress/users.npz", user_ids=users, user_factors=np.eye(3, 4))
     layer = {"track_ids": ids, "activations": np.eye(14)}
     write_arrays(run / "regress/layers/dense1.npz", **layer)
-    run_task(index, corpus, run)
+    run_task(index, corpus, run, "hubs=local_scaling")
     for name in ("a.m3u8", "a.xspf", "a.jspf", "a.csv", "a.json"):
         run_task(playlist, corpus, run, "seed=t0", "n=14", "duplicate_similarity=1",
                  "title_variants=true", "artist_spacing=1", "paths=relative",
@@ -141,6 +142,7 @@ def test_a_track_is_nowhere_and_all_else_is_as_it_was(home, capsys):
     np.testing.assert_array_equal(factors.user_factors, old_factors.user_factors)
     encoder = read_json(run / "regress/manifest.json")["outputs"]["encoder.pt"]
     assert len(load_index(run / "index", now, encoder_hash=encoder)) == 13
+    assert len(load_crowding(run / "index", now, encoder)) == 13
     assert not (run / "regress/checkpoints").exists() and not (run / "of.json").exists()
     station = read_json(run / "blue.json")
     assert station["votes"] == [] and 0 < len(station["picks"]) <= 3

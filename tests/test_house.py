@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "embed": "audio logmel spectrograms encoder vectors",
     "export": "encoder logmel",
     "index": "vectors",
+    "hubs": "corpus vectors",
     "playlists": "corpus vectors index playlists",
     "radio": "corpus vectors",
     "recommend": "corpus factors priors vectors playlists",
@@ -66,7 +67,7 @@ NO_DEFAULT = {
 SOFTMAX_MODEL = ROOT / "cbmr/factors/vector_exp.py"
 LIGHT = ("corpus", "sources.adapters", "sources.tables", "sources.demo", "factors", "priors",
          "few_plays", "preferences", "evidence", "metrics", "vectors", "index", "playlists",
-         "radio", "recommend", "outliers", "forgotten", "forget")  # fmt: skip
+         "radio", "recommend", "outliers", "forgotten", "forget", "hubs")  # fmt: skip
 
 
 def modules():
@@ -138,7 +139,8 @@ def test_every_yaml_fits_what_it_configures():
         for function in (make_playlist, make_rules):
             for name, parameter in inspect.signature(function).parameters.items():
                 # These are made of several settings, or come from files.
-                if name not in ("catalogue", "index", "seeds", "rules", "exclude", "negative"):
+                made = ("catalogue", "index", "seeds", "rules", "exclude", "negative", "crowding")
+                if name not in made:
                     assert parameter.default == playlist[name], name
         for stage in ("regress", "rank"):
             options = inspect.signature(augment).parameters

@@ -28,11 +28,11 @@ audio is comes last, so that what was interrupted can begin again."""
 ARRAYS: Mapping[str, tuple[str, ...]] = {
     "track": (
         "track_ids", "item_factors", "vectors", "confidence", "features", "activations",
-        "track_taste", "sound_taste", "radio_taste", "popularity", "attributes", "tempo_bpm", "key",
-        "mode", "metre", "kind",
+        "crowding", "track_taste", "sound_taste", "radio_taste", "popularity", "attributes",
+        "tempo_bpm", "key", "mode", "metre", "kind",
     ),
     "user": ("user_ids", "user_factors", "user_taste", "kindness"),
-    "neither": ("attribute_names", "similarity_centre", "flip_rate"),
+    "neither": ("encoder", "attribute_names", "similarity_centre", "flip_rate"),
 }  # fmt: skip
 """By kind, the arrays of cbmr's `.npz` that have a row for each; the first has the ids."""
 

@@ -56,6 +56,7 @@ def make_playlist(
     rng_seed: int = 0,
     total_duration_s: float | None = None,
     title: str | None = None,
+    crowding: np.ndarray | None = None,
 ) -> Playlist:
     """The list of `n` tracks, its seeds included, that `mode` asks for and `rules` allow (None:
     those of `make_rules()`).
@@ -63,8 +64,9 @@ def make_playlist(
     Shorter when rules or catalogue leave no more; a path is then spread anew over what fits. With
     `total_duration_s` the list ends within half a track of that length, `n` or not. `temperature`
     above 0 draws each place from the nearest `FIRST_ASKED` by `softmax(cosine / temperature)`,
-    repeatably by `rng_seed`. `left_out` are the tracks that were looked at and refused, by rising
-    place and falling cosine. InputError for settings that contradict each other.
+    repeatably by `rng_seed`. With the `crowding` `[vectors]` of `cbmr.hubs` a track is as near as
+    its cosine less half of that. `left_out` are the tracks that were looked at and refused, by
+    rising place and in the order of the search. InputError for settings that contradict each other.
     """
     if total_duration_s is not None and mode == "path":
         raise InputError(
@@ -83,7 +85,7 @@ def make_playlist(
     rng = np.random.default_rng(rng_seed)
 
     def nearest(query: np.ndarray) -> Iterator[tuple[Track, float]]:
-        return _by_cosine(catalogue, index, query, temperature, rng)
+        return _by_cosine(catalogue, index, query, crowding, temperature, rng)
 
     left_out: dict[int, LeftOut] = {}
     while True:
@@ -131,11 +133,15 @@ def _by_cosine(
     catalogue: Catalogue,
     index: Index,
     query: np.ndarray,
+    crowding: np.ndarray | None,
     temperature: float,
     rng: np.random.Generator,
 ) -> Iterator[tuple[Track, float]]:
     """Tracks with their cosines, nearest first, each once; more are asked of the index as they are
     used up.
+
+    With `crowding` the order is of `cosine - crowding / 2`. What the index has not given yet has at
+    most the last cosine and at least the smallest crowding: only what is above these two is given.
 
     Sorted by `cosine / temperature` plus Gumbel noise, tracks come as if drawn one after the other
     by its softmax, also those that rules leave (Yellott 1977). The noise stays within what was
@@ -144,8 +150,14 @@ def _by_cosine(
     asked, given = FIRST_ASKED, set[int]()
     while True:
         found, cosines = index.nearest(query, asked)
+        scores = cosines if crowding is None else cosines - crowding[found] / 2
         if temperature > 0:
-            order = np.argsort(-(cosines / temperature + rng.gumbel(size=len(cosines))))
+            order = np.argsort(-(scores / temperature + rng.gumbel(size=len(scores))))
+            found, cosines = found[order], cosines[order]
+        elif crowding is not None:
+            order = np.lexsort((found, -scores))
+            if asked < len(index):
+                order = order[scores[order] > cosines[-1] - crowding.min() / 2]
             found, cosines = found[order], cosines[order]
         rows = catalogue.row_of_vector[found].tolist()
         for row, cosine in zip(rows, cosines.tolist(), strict=True):
