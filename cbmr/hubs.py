@@ -24,77 +24,55 @@ from cbmr.files import read_arrays, write_arrays
 from cbmr.vectors import Vectors
 
 DEPTH, NEAREST = 10, 50
-COSINES = 200_000_000
-"""So many are looked at to measure hubs: of more than 14,000 tracks, a part of the lists."""
-FEWEST = 2_000
+MEASURED = 10_000
+"""Of more tracks, so many are measured among themselves. A part of the lists over all tracks would
+not do: most tracks would stand in none or one of them by chance alone."""
 AT_ONCE = 16_000_000
 
 
 @dataclass(frozen=True)
 class Hubs:
-    """Of `lists` lists: the `skew` of N, and the share of tracks that stand in `none`, which is NaN
-    where not every track's list was made."""
+    """Of the lists of `tracks`: the `skew` of N, and the share that stand in `none` of them."""
 
-    lists: int
+    tracks: int
     skew: float
     none: float
 
     def __str__(self) -> str:
-        nobody = "" if np.isnan(self.none) else f", {self.none:.1%} of tracks in no list"
-        return f"skew {self.skew:.2f} at {DEPTH}{nobody}"
-
-    def numbers(self) -> dict[str, float]:
-        """What is known of them, by its name."""
-        return {name: value for name, value in vars(self).items() if not np.isnan(value)}
+        return f"skew {self.skew:.2f} at {DEPTH}, {self.none:.1%} in no list"
 
 
-def measure_hubs(vectors: np.ndarray, crowding: np.ndarray | None = None) -> Hubs:
-    """How unevenly tracks stand in each other's lists, these in order of the corrected score where
-    `crowding` `[tracks]` is given. Of a large catalogue, evenly spaced lists."""
-    tracks = len(vectors)
-    lists = min(tracks, max(FEWEST, COSINES // tracks))
-    asked = np.unique(np.linspace(0, tracks - 1, lists).astype(int))
-    half = 0.0 if crowding is None else crowding / 2
+def measure_hubs(vectors: np.ndarray, *, corrected: bool = False) -> Hubs:
+    """How unevenly tracks stand in each other's lists, as they are or `corrected`; of a large
+    catalogue, among `MEASURED` evenly spaced tracks."""
+    if len(vectors) > MEASURED:
+        vectors = vectors[np.linspace(0, len(vectors) - 1, MEASURED).astype(int)]
+    tracks, n = len(vectors), min(DEPTH, len(vectors) - 1)
+    half = crowding_of(vectors) / 2 if corrected else 0.0
     counts = np.zeros(tracks, dtype=np.int64)
-    for _, cosines in _blocks(vectors, asked):
-        counts += np.bincount(_nearest(cosines - half, DEPTH).ravel(), minlength=tracks)
-    none = float(np.mean(counts == 0)) if len(asked) == tracks else float("nan")
-    return Hubs(len(asked), occurrence_skew(counts, len(asked)), none)
+    for _, cosines in _blocks(vectors):
+        listed = np.argpartition(cosines - half, -n, axis=1)[:, tracks - n :]
+        counts += np.bincount(listed.ravel(), minlength=tracks)
+    return Hubs(tracks, occurrence_skew(counts), float(np.mean(counts == 0)))
 
 
-def occurrence_skew(counts: np.ndarray, lists: int) -> float:
-    """Skewness of N over all tracks' lists, from `counts` `[tracks]` in `lists` of them.
+def occurrence_skew(counts: np.ndarray) -> float:
+    """`mean((N - mean N)^3) / std(N)^3` of `counts` `[tracks]`; 0 where all are the same.
 
-    The lists are taken as a random sample: `count (count - 1) .. (count - r + 1)` of r of the
-    `lists` drawn is then, on average, its value over all `tracks` lists times
-    `lists! (tracks - r)! / ((lists - r)! tracks!)`, so that moments are unbiased where a count is
-    mostly chance. 0 where N is the same for all.
-
-    By hand: all of 4 lists, N = 0, 0, 0, 4: mean 1, squares 1 1 1 9 (variance 3), cubes -1 -1 -1
-    27 (mean 6): 6 / 3^1.5 = 1.155.
+    By hand: N = 0, 0, 0, 4: mean 1, squares 1 1 1 9 (mean 3), cubes -1 -1 -1 27 (mean 6):
+    6 / 3^1.5 = 1.155.
     """
-    tracks = len(counts)
-    if tracks < 3:
-        return 0.0
-    factorial, moments, kept = np.ones(tracks), [], 1.0
-    for step in range(3):
-        factorial = factorial * (counts - step)
-        kept *= (lists - step) / (tracks - step)
-        moments.append(float(factorial.mean()) / kept)
-    first, second, third = moments
-    second, third = second + first, third + 3 * second + first  # powers of N
-    variance = second - first**2
-    if variance <= 0:
-        return 0.0
-    return (third - 3 * first * second + 2 * first**3) / variance**1.5
+    off = counts - counts.mean()
+    spread = float(counts.std())
+    return float(np.mean(off**3)) / spread**3 if spread else 0.0
 
 
 def crowding_of(vectors: np.ndarray) -> np.ndarray:
     """Mean cosine of each track to the `NEAREST` nearest to it, float32 `[tracks]`, or to all
-    others where there are fewer. Time grows with the square of the tracks."""
+    others where there are fewer. Time grows with the square of the number of tracks."""
     k = min(NEAREST, len(vectors) - 1)
     crowding = np.zeros(len(vectors), dtype=np.float32)
-    for rows, cosines in _blocks(vectors, np.arange(len(vectors))):
+    for rows, cosines in _blocks(vectors):
         if k:
             crowding[rows] = np.partition(cosines, -k, axis=1)[:, -k:].mean(axis=1)
     return crowding
@@ -124,16 +102,11 @@ def load_crowding(folder: Path, vectors: Vectors, encoder: str) -> np.ndarray | 
     return in_order
 
 
-def _blocks(vectors: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Some of `rows` and their cosines to all tracks, `[rows, tracks]`, -inf to themselves."""
+def _blocks(vectors: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows and their cosines to all tracks, `[rows, tracks]`, -inf to themselves."""
     at_once = max(1, AT_ONCE // len(vectors))
-    for start in range(0, len(rows), at_once):
-        block = rows[start : start + at_once]
-        cosines = vectors[block] @ vectors.T
-        cosines[np.arange(len(block)), block] = -np.inf
-        yield block, cosines
-
-
-def _nearest(scores: np.ndarray, n: int) -> np.ndarray:
-    n = min(n, scores.shape[1] - 1)
-    return np.argpartition(scores, -n, axis=1)[:, scores.shape[1] - n :]
+    for start in range(0, len(vectors), at_once):
+        cosines = vectors[start : start + at_once] @ vectors.T
+        own = np.arange(len(cosines))
+        cosines[own, start + own] = -np.inf
+        yield slice(start, start + len(cosines)), cosines

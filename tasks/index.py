@@ -36,12 +36,11 @@ def run(cfg: DictConfig) -> None:
     if cfg.hubs == "none":
         (folder / "index" / "crowding.npz").unlink(missing_ok=True)
     else:
-        crowding = crowding_of(vectors.vectors)
-        save_crowding(folder / "index", vectors, crowding, encoder_hash)
-        hubs["corrected"] = measure_hubs(vectors.vectors, crowding)
+        save_crowding(folder / "index", vectors, crowding_of(vectors.vectors), encoder_hash)
+        hubs["corrected"] = measure_hubs(vectors.vectors, corrected=True)
     say(f"index: hubs: {'; '.join(f'{name}, {of}' for name, of in hubs.items())}")
     manifest = read_json(folder / MANIFESTS["index"])
-    manifest["hubs"] = {name: of.numbers() for name, of in hubs.items()}
+    manifest["hubs"] = {name: vars(of) for name, of in hubs.items()}
     write_json(folder / MANIFESTS["index"], manifest)
 
 
