@@ -42,7 +42,7 @@ from cbmr.forget import (
 from cbmr.forgotten import forgotten, remember
 from tasks.command import command, defaults_of
 from tasks.radio import KEYS
-from tasks.runs import MANIFESTS, SERVED, locked, of_same_space, say, where
+from tasks.runs import MANIFESTS, SERVED, inputs_now, locked, of_same_space, say, where
 from tasks.status import stale
 
 OF_USERS = ("factorize", "regress", "rank", "evaluate")
@@ -152,14 +152,22 @@ def _forget(
     if target.kind == "track" and (folder / "index").exists():
         _index_again(cfg, folder)
     if target.kind == "track":
-        from cbmr.spectrograms.removal import forget_track
-
-        for store in _stores(folder):
-            rows = forget_track(store, target.name, target.paths, say)
-            if rows:
-                say(f"forget: {rows} log-mels out of {store}")
+        _out_of_stores(cfg, folder, target)
     for path in tables:
         without_in_table(path, target.kind, target.name)
+
+
+def _out_of_stores(cfg: DictConfig, folder: Path, target: Target) -> None:
+    from cbmr.spectrograms.removal import forget_track
+
+    update = folder / MANIFESTS["update"]
+    was_fresh = update.exists() and not stale(cfg, "update")
+    for store in _stores(folder):
+        rows = forget_track(store, target.name, target.paths, say)
+        if rows:
+            say(f"forget: {rows} log-mels out of {store}")
+    if was_fresh:  # and is: its vectors are each of one track alone
+        write_json(update, read_json(update) | {"inputs": inputs_now(cfg, "update")})
 
 
 def _out_of_arrays(path: Path, folder: Path, target: Target) -> None:
@@ -226,7 +234,7 @@ def _index_again(cfg: DictConfig, folder: Path) -> None:
     from cbmr.index import load_index
     from cbmr.vectors import load_vectors
 
-    path = folder / MANIFESTS["index"]
+    path, crowding = folder / MANIFESTS["index"], folder / "index" / "crowding.npz"
     made = read_json(path) if path.exists() else {"encoder": None}
     for stage in SERVED:
         manifest = folder / MANIFESTS[stage]
@@ -234,13 +242,15 @@ def _index_again(cfg: DictConfig, folder: Path) -> None:
             vectors = load_vectors(folder / stage / "embeddings.npz")
             try:
                 load_index(folder / "index", vectors, encoder_hash=made["encoder"])
-                fresh = made["track_ids"] == vectors.track_ids.tolist()
+                # What `index` writes last; without a correction, one by `update` does not need it.
+                whole = "hubs" in made or not crowding.exists()
+                fresh = whole and made["track_ids"] == vectors.track_ids.tolist()
             except InputError:
                 fresh = False
             if not fresh:
                 settings = defaults_of("index", cfg)
                 settings.stage = stage
-                if (folder / "index" / "crowding.npz").exists():
+                if crowding.exists():
                     settings.hubs = "local_scaling"
                 tasks.index.run(settings)
             return

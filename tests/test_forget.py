@@ -29,6 +29,7 @@ from tasks import factorize, forget, index, playlist, radio, regress, scan, stat
 from tasks.runs import of_same_space
 from tests.conftest import tone, write_corpus, write_wav
 from tests.test_training import ENCODER, TINY, run_task
+from tests.test_update import write_encoder, write_music
 
 TRACK, USER = "t2", "u1"
 
@@ -204,14 +205,14 @@ def test_a_second_time_and_a_wrong_name(home, capsys):
 
 
 def test_interrupted_anywhere_the_same_command_goes_on_to_the_same_end(home, monkeypatch):
-    """Killed at every fifth renaming or deletion of a file, then called again."""
+    """Killed at every seventh renaming or deletion of a file, then called again."""
     salted = {"format_version": 1, "salt": "00" * 16, "tracks": [], "files": [], "users": []}
     write_json(home / "corpus/forgotten.json", salted)
     peace = home.parent / "peace"
     shutil.copytree(home, peace)
     do(peace, f"track={TRACK}")
     expected = timeless(peace)
-    for places in itertools.count(step=5):
+    for places in itertools.count(step=7):
         copy = home.parent / f"copy{places}"
         shutil.copytree(home, copy)
         calls = itertools.count()
@@ -236,6 +237,52 @@ def killed(real, calls, places):
         return real(*words, **more)
 
     return call
+
+
+KILLED_AT = """
+import os, sys
+from pathlib import Path
+import hydra
+from tasks import command, forget
+left, real = int(sys.argv[1]), Path.replace
+def replace(*words):
+    global left
+    left -= 1
+    if left < 0:
+        os._exit(9)
+    return real(*words)
+Path.replace = replace
+with hydra.initialize_config_dir(command.CONF, version_base=None):
+    forget.run(hydra.compose("forget", ["corpus=corpus", "run=run", "track=t2"]))
+"""
+
+
+@pytest.mark.parametrize("places", [2, 12])
+def test_a_process_that_ends_midway_leaves_no_trace_behind(home, places):
+    """Without any cleaning up, as `kill -9` ends it: what was half-written is found, too."""
+    words = [sys.executable, "-c", KILLED_AT, str(places)]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    ended = subprocess.run(words, cwd=home, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 9, ended.stderr
+    assert [*home.rglob(".*.partial"), *home.rglob(".*.shorter")]
+    do(home, f"track={TRACK}")
+    assert holders(home, TRACK) == set()
+    assert not [*home.rglob(".*.partial"), *home.rglob(".*.shorter")]
+
+
+def test_vectors_of_an_encoder_from_elsewhere_are_up_to_date(tmp_path, capsys):
+    """They depend on no other track, so nothing is stale and nothing is left to update."""
+    folder = write_music(tmp_path / "corpus", range(6))
+    encoder = write_encoder(tmp_path / "encoder.pt")
+    run_task(update, folder, tmp_path / "run", "workers=1", f"encoder_file='{encoder}'")
+    do(tmp_path, "track=t03")
+    capsys.readouterr()
+    run_task(status, folder, tmp_path / "run")
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "present" in lines["update"] and "present" in lines["index"]
+    run_task(update, folder, tmp_path / "run", "workers=1")
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"update: {tmp_path / 'run/update'} and its index hold {folder} as it is"]
 
 
 def timeless(home):
