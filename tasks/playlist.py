@@ -74,6 +74,9 @@ def run(cfg: DictConfig) -> None:
         encoder_hash=encoder_hash,
         passed_over=lambda why: say(f"note: {why}; exact search answers now"),
     )
+    crowding = load_crowding(folder / "index", catalogue.vectors, encoder_hash)
+    if crowding is not None:
+        say("playlist: hubs are corrected, so similarities need not fall")
     playlist = make_playlist(
         catalogue,
         index,
@@ -81,7 +84,7 @@ def run(cfg: DictConfig) -> None:
         rules,
         weights=seeds.weights,
         title=cfg.title or seeds.title or None,
-        crowding=load_crowding(folder / "index", catalogue.vectors, encoder_hash),
+        crowding=crowding,
         **{name: cfg[name] for name in SHAPE},
     )
     text = format_playlist(playlist, form, paths=cfg.paths, base=(output or Path("x")).parent)
