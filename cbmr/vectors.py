@@ -31,7 +31,8 @@ class Vectors:
             )
         if len(np.unique(self.track_ids)) != len(self.track_ids):
             raise InputError("track ids repeat among the vectors: expected each once")
-        off = np.abs(np.linalg.norm(self.vectors, axis=1) - 1) > UNIT_TOLERANCE
+        # Not "above": a vector with NaN has to be refused.
+        off = ~(np.abs(np.linalg.norm(self.vectors, axis=1) - 1) <= UNIT_TOLERANCE)
         if off.any():
             row = int(np.argmax(off))
             norm = np.linalg.norm(self.vectors[row])
