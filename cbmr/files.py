@@ -57,11 +57,16 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def as_json(content: Mapping[str, Any]) -> bytes:
+    """`content` as indented UTF-8 JSON; a number that is not finite is a ValueError."""
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` as indented UTF-8 JSON; a number that is not finite is a ValueError."""
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    """Write `content` as `as_json` puts it."""
+    text = as_json(content)
     with whole_file(path) as file:
-        file.write(text.encode() + b"\n")
+        file.write(text)
 
 
 def read_json(path: Path) -> dict[str, Any]:

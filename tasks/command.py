@@ -42,7 +42,7 @@ ABOVE_ZERO = {
     "hidden", "iterations", "k", "learning_rate", "listeners", "lookback", "margin",
     "max_duration_s", "max_per_album", "max_per_artist", "min_duration_s", "n",
     "negative_distance", "piece", "rounds", "sample", "scale", "size", "slowest", "temperature",
-    "total_duration_s", "trees", "words", "workers",
+    "total_duration_s", "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "anchor", "band_masks", "band_width", "completions", "exploration", "plays", "regularization",

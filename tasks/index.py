@@ -26,11 +26,20 @@ def run(cfg: DictConfig) -> None:
 
     vectors = load_vectors(folder / stage / "embeddings.npz")
     encoder_hash = read_json(folder / MANIFESTS[stage])["outputs"]["encoder.pt"]
-    built = build_index(folder / "index", vectors, encoder_hash=encoder_hash, trees=cfg.trees)
+    built = build_index(
+        folder / "index",
+        vectors,
+        encoder_hash=encoder_hash,
+        recall=cfg.recall,
+        backend=cfg.backend,
+    )
+    if built.recall < cfg.recall:
+        say(f"index: Annoy cannot reach recall={cfg.recall} here, with all tracks as candidates")
     say(
         f"index: {len(vectors.track_ids)} tracks of {stage}; Annoy's recall@10 is "
-        f"{built.recall:.3f} at {built.annoy_ms:.3f} ms a query, exact search takes "
-        f"{built.exact_ms:.3f} ms: {built.backend} answers -> {folder / 'index'}"
+        f"{built.recall:.3f} with trees={built.trees} and search_k={built.search_k}, at "
+        f"{built.annoy_ms:.3f} ms a query, exact search takes {built.exact_ms:.3f} ms: "
+        f"{built.backend} answers -> {folder / 'index'}"
     )
     hubs = {"as they are": measure_hubs(vectors.vectors)}
     if cfg.hubs == "none":

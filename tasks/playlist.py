@@ -29,7 +29,7 @@ from cbmr.playlists import (
 )
 from cbmr.vectors import load_vectors
 from tasks.command import command
-from tasks.runs import MANIFESTS, read_corpus, say, serving_stage
+from tasks.runs import MANIFESTS, read_corpus, say, serving_stage, where
 
 RULES = ("negative_distance", "min_duration_s", "max_duration_s", "max_per_artist", "max_per_album",
          "title_variants", "duplicate_similarity", "artist_spacing")  # fmt: skip
@@ -68,12 +68,12 @@ def run(cfg: DictConfig) -> None:
     if not (folder / MANIFESTS["index"]).exists():
         _build_index(cfg, stage)
     encoder_hash = manifest["outputs"]["encoder.pt"]
-    index = load_index(
-        folder / "index",
-        catalogue.vectors,
-        encoder_hash=encoder_hash,
-        passed_over=lambda why: say(f"note: {why}; exact search answers now"),
-    )
+    index = load_index(folder / "index", catalogue.vectors, encoder_hash=encoder_hash)
+    if index.slow:
+        say(
+            f"note: {index.changed} tracks have changed since the index was built, and searching "
+            f"them beside it takes longer than it: python -m tasks.index {where(cfg)}"
+        )
     crowding = load_crowding(folder / "index", catalogue.vectors, encoder_hash)
     if crowding is not None:
         say("playlist: hubs are corrected, so similarities need not fall")

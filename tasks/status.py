@@ -73,8 +73,8 @@ def _check_index(cfg: DictConfig) -> str:
     stage = serving_stage(OmegaConf.create({"corpus": cfg.corpus, "run": cfg.run, "stage": None}))
     vectors = load_vectors(folder / stage / "embeddings.npz")
     encoder_hash = read_json(folder / MANIFESTS[stage])["outputs"]["encoder.pt"]
-    load_index(folder / "index", vectors, encoder_hash=encoder_hash)
-    return ""
+    index = load_index(folder / "index", vectors, encoder_hash=encoder_hash)
+    return f"{index.changed} tracks changed since" if index.changed else ""
 
 
 def _flat(settings: dict[str, Any]) -> str:

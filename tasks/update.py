@@ -1,7 +1,8 @@
 """`python -m tasks.update`: the corpus as it is now into a run's vectors and index; trains nothing.
 
-New, changed and deleted tracks are followed a piece of the corpus at a time, each scanned, embedded
-and indexed before the next, so that playlists hold more and more of it while the rest is scanned.
+New, changed and deleted tracks are followed a piece of the corpus at a time, each scanned and
+embedded before the next, so that playlists hold more and more of it while the rest is scanned. What
+is new is searched exactly beside the index, which is built again where that takes as long.
 Whatever interrupts it, the same command goes on. A track is embedded by itself, and again only when
 its file or the encoder changes: its vector does not depend on the others.
 """
@@ -56,8 +57,8 @@ def material(cfg: DictConfig) -> Material:
 
 
 def run(cfg: DictConfig) -> None:
-    """Bring `embeddings.npz` of the stage and `index/` up to date; those of an encoder from
-    elsewhere are the stage `update`, which is made where it is missing."""
+    """Bring `embeddings.npz` of the stage up to date, and `index/` where it pays; those of an
+    encoder from elsewhere are the stage `update`, which is made where it is missing."""
     stage, encoder_file = _stage_and_encoder(cfg)
     corpus = read_corpus(cfg)
 
@@ -74,9 +75,8 @@ def run(cfg: DictConfig) -> None:
     folder, manifest = run_folder / stage, {}
     if (run_folder / MANIFESTS[stage]).exists():
         manifest = read_json(run_folder / MANIFESTS[stage])
-        if not (run_folder / MANIFESTS["index"]).exists():
-            stands = load_vectors(folder / "embeddings.npz")
-            _index(cfg, stands, manifest["outputs"]["encoder.pt"])
+        stands = load_vectors(folder / "embeddings.npz")
+        _index(cfg, stands, manifest["outputs"]["encoder.pt"])
     blend = _prior(cfg, stage, manifest)
     excerpts = manifest.get("excerpts", 1)
     store_folder = _store_folder(cfg, encoder, excerpts)
@@ -87,8 +87,8 @@ def run(cfg: DictConfig) -> None:
             mixed = blend(store, predicted)
             _leave(cfg, stage, encoder_file, store, predicted, mixed, excerpts=excerpts)
             more = f", {left} files are still to be scanned" if left else ""
-            say(f"update: {len(predicted.track_ids)} tracks in {folder} and its index{more}")
-    say(f"update: {folder} and its index hold {corpus.folder} as it is")
+            say(f"update: {len(predicted.track_ids)} tracks in {folder}{more}")
+    say(f"update: {folder} holds {corpus.folder} as it is")
 
 
 def _stage_and_encoder(cfg: DictConfig) -> tuple[str, Path]:
@@ -214,23 +214,15 @@ def _prior(cfg: DictConfig, stage: str, manifest: dict[str, Any]) -> Callable[..
 
 
 def _stands(cfg: DictConfig, stage: str, encoder_hash: str, predicted: Vectors) -> bool:
-    """Whether the run holds these vectors and an index of them already."""
+    """Whether the run holds these vectors already."""
     from tasks.stages import predicted_vectors
 
-    run = Path(cfg.run)
-    if not ((run / MANIFESTS[stage]).exists() and (run / MANIFESTS["index"]).exists()):
+    path = Path(cfg.run) / MANIFESTS[stage]
+    if not path.exists() or read_json(path)["outputs"]["encoder.pt"] != encoder_hash:
         return False
-    outputs, index = (
-        read_json(run / MANIFESTS[stage])["outputs"],
-        read_json(run / MANIFESTS["index"]),
-    )
-    served = load_vectors(run / stage / "embeddings.npz")
-    there = predicted_vectors(run / stage)
-    return (
-        outputs["encoder.pt"] == encoder_hash
-        and index["vectors"] == content_hash(served.track_ids, served.vectors)
-        and np.array_equal(there.track_ids, predicted.track_ids)
-        and np.array_equal(there.vectors, predicted.vectors)
+    there = predicted_vectors(Path(cfg.run) / stage)
+    return np.array_equal(there.track_ids, predicted.track_ids) and np.array_equal(
+        there.vectors, predicted.vectors
     )
 
 
@@ -245,7 +237,7 @@ def _leave(
     excerpts: int,
 ) -> None:
     """Vectors, index and manifest, in an order that leaves a run to make playlists from at any
-    moment: an index of fewer tracks is passed over until the new one stands."""
+    moment: tracks that the index does not know are searched beside it."""
     from tasks.stages import save_stage_vectors
 
     run, folder = Path(cfg.run), Path(cfg.run) / stage
@@ -271,10 +263,18 @@ def _leave(
 
 
 def _index(cfg: DictConfig, vectors: Vectors, encoder_hash: str) -> None:
-    from cbmr.index import build_index
+    """Build the index where there is none that serves these vectors, or a build pays."""
+    from cbmr.index import build_index, load_index
 
-    trees = defaults_of("index", cfg).trees
-    build_index(Path(cfg.run) / "index", vectors, encoder_hash=encoder_hash, trees=trees)
+    run, defaults = Path(cfg.run), defaults_of("index", cfg)
+    settings = {"backend": defaults.backend, "recall": defaults.recall}
+    try:
+        if not load_index(run / "index", vectors, encoder_hash=encoder_hash).slow:
+            return
+        settings = read_json(run / MANIFESTS["index"])["settings"]
+    except (InputError, FileNotFoundError):
+        pass  # missing, of another encoder or damaged
+    build_index(run / "index", vectors, encoder_hash=encoder_hash, **settings)
 
 
 if __name__ == "__main__":

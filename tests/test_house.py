@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "vectors": "corpus",
     "embed": "audio logmel spectrograms encoder vectors",
     "export": "encoder logmel",
-    "index": "vectors",
+    "index": "corpus vectors",
     "hubs": "corpus vectors",
     "playlists": "corpus vectors index playlists",
     "radio": "corpus vectors",

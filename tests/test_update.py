@@ -19,7 +19,7 @@ from cbmr.errors import InputError
 from cbmr.files import file_hash
 from cbmr.logmel import MelSpec
 from cbmr.vectors import load_vectors
-from tasks import factorize, playlist, regress, scan, status, update
+from tasks import factorize, index, playlist, regress, scan, status, update
 from tests.conftest import tone, write_corpus, write_wav
 from tests.test_training import ENCODER, TINY, run_task
 
@@ -64,13 +64,14 @@ def words(home, name="encoder.pt"):
     return ["workers=1", f"encoder_file='{home / name}'"]
 
 
-def artefacts(run):
-    """What two ways to the same end have to agree in, to the byte."""
+def artefacts(home, run):
+    """What two ways to the same end have to agree in, to the byte, once the index is folded."""
+    run_task(index, home / "corpus", run)
     vectors = load_vectors(run / "update/embeddings.npz")
-    index = json.loads((run / "index/manifest.json").read_text())
-    assert index["vectors"] and index["track_ids"] == vectors.track_ids.tolist()
+    manifest = json.loads((run / "index/manifest.json").read_text())
+    assert manifest["vectors"] and manifest["track_ids"] == vectors.track_ids.tolist()
     names = ("update/embeddings.npz", "update/encoder.pt", "index/tracks.ann")
-    return {name: (run / name).read_bytes() for name in names}, index["vectors"]
+    return {name: (run / name).read_bytes() for name in names}, manifest["vectors"]
 
 
 def test_what_it_leaves_is_served_as_any_stage_is(home, capsys):
@@ -118,7 +119,7 @@ def test_killed_midway_it_serves_what_there_is_and_goes_on_to_the_same_end(home,
     again = start(home, tmp_path, *command)
     errors = again.communicate()[1]
     assert again.returncode == 0, errors
-    assert artefacts(tmp_path) == artefacts(home / "peace")
+    assert artefacts(home, tmp_path) == artefacts(home, home / "peace")
 
 
 def test_a_second_one_ends_at_once(home):
@@ -135,9 +136,7 @@ def test_nothing_new_changes_nothing(home, capsys):
     before = {path: path.stat().st_mtime_ns for path in (home / "peace/update").iterdir()}
     run_task(update, home / "corpus", home / "peace", "workers=1")
     lines = capsys.readouterr().err.splitlines()
-    assert lines == [
-        f"update: {home / 'peace/update'} and its index hold {home / 'corpus'} as it is"
-    ]
+    assert lines == [f"update: {home / 'peace/update'} holds {home / 'corpus'} as it is"]
     assert before == {path: path.stat().st_mtime_ns for path in (home / "peace/update").iterdir()}
 
 
@@ -164,6 +163,26 @@ def test_new_changed_and_deleted_tracks_are_followed_and_the_others_stay(home, t
     peace = load_vectors(home / "peace/update/embeddings.npz")
     new = np.array([f"t{row:02d}" for row in range(20, 28)])
     np.testing.assert_array_equal(after.of(new), peace.of(new))
+
+
+def test_new_tracks_are_found_beside_the_index_as_it_stands(home, tmp_path, capsys):
+    folder, run = write_music(tmp_path / "corpus", range(20)), tmp_path / "run"
+    run_task(update, folder, run, *words(home))
+    before = (run / "index/tracks.ann").read_bytes()
+    write_music(folder, range(1, 22))
+    run_task(update, folder, run, *words(home))
+    assert (run / "index/tracks.ann").read_bytes() == before
+    run_task(status, folder, run)
+    assert "stale: 2 tracks changed since" in capsys.readouterr().out
+    asked = ("seed=t21", "n=21", "duplicate_similarity=1", "format=json")
+    run_task(playlist, folder, run, *asked)
+    beside = capsys.readouterr().out
+    tracks = [track["track_id"] for track in json.loads(beside)["tracks"]]
+    assert sorted(tracks) == [f"t{row:02d}" for row in range(1, 22)]
+    run_task(index, folder, run)
+    capsys.readouterr()
+    run_task(playlist, folder, run, *asked)
+    assert capsys.readouterr().out == beside
 
 
 def test_pieces_of_which_no_file_can_be_read_do_not_end_it(home, tmp_path):
