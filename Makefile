@@ -22,6 +22,7 @@ bench: .venv/installed-test
 	$(BIN)/python -m benchmarks.factors
 	$(BIN)/python -m benchmarks.radio
 	$(BIN)/python -m benchmarks.votes
+	$(BIN)/python -m benchmarks.index
 
 results: .venv/installed
 	$(BIN)/python -m benchmarks.results
