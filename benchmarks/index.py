@@ -123,7 +123,7 @@ def draw(folder: Path, tracks: int) -> None:
     vectors, artist, queries = music(tracks, QUERIES)
     track_ids = np.array([f"t{row:07d}" for row in range(tracks)])
     save_vectors(folder / "embeddings.npz", Vectors(track_ids, vectors))
-    nearest = [np.argpartition(vectors @ query, -DEPTH)[-DEPTH:] for query in queries]
+    nearest = [_sorting(vectors)(query, DEPTH) for query in queries]
     np.savez(folder / "asked.npz", queries=queries, nearest=nearest, artist=artist)
 
 
@@ -190,10 +190,10 @@ def _build_exact(folder: Path, vectors: Vectors) -> None:
 
 
 def _open_exact(folder: Path):
-    vectors = np.load(folder / "exact.npy")
+    sort = _sorting(np.load(folder / "exact.npy"))
 
     def search(query: np.ndarray) -> np.ndarray:
-        return np.argpartition(vectors @ query, -DEPTH)[-DEPTH:]
+        return sort(query, DEPTH)
 
     return folder / "exact.npy", [("NumPy", search)]
 
@@ -308,7 +308,7 @@ def playlists(folder: Path) -> list[str]:
 
 
 def _sorting(vectors: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
-    return lambda query, n: np.argpartition(vectors @ query, -n)[-n:]
+    return lambda query, n: np.argpartition(vectors @ query, -n)[-n:].copy()
 
 
 def _asked(index: Index, number: int) -> Asked:

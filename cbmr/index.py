@@ -186,7 +186,8 @@ def _exact(vectors: np.ndarray) -> Search:
     def search(query: np.ndarray, n: int) -> np.ndarray:
         if n >= len(vectors):
             return np.arange(len(vectors))
-        return np.argpartition(vectors @ query, -n)[-n:]
+        # A copy: a view would keep the places of all tracks in memory.
+        return np.argpartition(vectors @ query, -n)[-n:].copy()
 
     return search
 

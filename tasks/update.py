@@ -69,7 +69,7 @@ def run(cfg: DictConfig) -> None:
     if encoder.mel_spec is None:
         raise InputError(
             f"{encoder_file} reads vectors that come with the corpus, not sound: there is nothing "
-            "to scan, and python -m tasks.embed and tasks.index bring the run up to date"
+            "to scan, and python -m tasks.embed brings the run up to date"
         )
     run_folder, encoder_hash = Path(cfg.run), file_hash(encoder_file)
     folder, manifest = run_folder / stage, {}
@@ -269,9 +269,9 @@ def _index(cfg: DictConfig, vectors: Vectors, encoder_hash: str) -> None:
     run, defaults = Path(cfg.run), defaults_of("index", cfg)
     settings = {"backend": defaults.backend, "recall": defaults.recall}
     try:
+        settings = read_json(run / MANIFESTS["index"]).get("settings", settings)
         if not load_index(run / "index", vectors, encoder_hash=encoder_hash).slow:
             return
-        settings = read_json(run / MANIFESTS["index"])["settings"]
     except (InputError, FileNotFoundError):
         pass  # missing, of another encoder or damaged
     build_index(run / "index", vectors, encoder_hash=encoder_hash, **settings)

@@ -179,6 +179,29 @@ def test_the_backend_is_the_one_asked_for_or_the_faster_one(tmp_path):
     assert built.backend == ("annoy" if built.exact_ms > 1.5 * built.annoy_ms else "exact")
 
 
+class OneNeighbour:
+    """As Annoy does on some platforms (its issue 682)."""
+
+    def __init__(self, *arguments):
+        self.whole = AnnoyIndex(*arguments)
+
+    def __getattr__(self, name):
+        return getattr(self.whole, name)
+
+    def get_nns_by_vector(self, query, n, search_k):
+        return self.whole.get_nns_by_vector(query, n, search_k)[:1]
+
+
+def test_a_recall_out_of_reach_is_told_and_exact_search_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr("cbmr.index.AnnoyIndex", OneNeighbour)
+    built = build_index(tmp_path, BUILT, encoder_hash="e")
+    assert built.recall == pytest.approx(0.1)
+    assert built.backend == "exact"
+    query = queries_of(BUILT.vectors)[0]
+    rows, _ = load_index(tmp_path, BUILT, encoder_hash="e").nearest(query, 10)
+    assert rows.tolist() == sorted_rows(BUILT.vectors, query, 10)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_a_catalogue_of_hardly_any_tracks(tmp_path, rows):
     few = named(range(rows), unit([[1, 0], [-1, 0], [0, 1]])[:rows])

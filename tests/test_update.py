@@ -185,6 +185,29 @@ def test_new_tracks_are_found_beside_the_index_as_it_stands(home, tmp_path, caps
     assert capsys.readouterr().out == beside
 
 
+def test_an_index_that_is_built_again_stays_as_it_was_asked_for(home, tmp_path, capsys):
+    """First because a build pays, then because its file was cut off."""
+    folder, run = write_music(tmp_path / "corpus", range(10)), tmp_path / "run"
+    run_task(update, folder, run, *words(home))
+    run_task(index, folder, run, "backend=annoy", "recall=0.8")
+    assert "annoy answers" in capsys.readouterr().err
+    path = run / "index/manifest.json"
+    made = json.loads(path.read_text())
+    path.write_text(json.dumps({**made, "annoy_ms": 0.1, "exact_ms": 1.0}))
+    write_music(folder, range(12))
+    run_task(update, folder, run, *words(home))
+    again = json.loads(path.read_text())
+    assert len(again["track_ids"]) == 12
+    assert (again["settings"], again["backend"]) == ({"backend": "annoy", "recall": 0.8}, "annoy")
+    file = run / "index/tracks.ann"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"tracks\.ann was cut off"):
+        run_task(playlist, folder, run, "seed=t01", "n=2")
+    run_task(update, folder, run, *words(home))
+    run_task(playlist, folder, run, "seed=t01", "n=2")
+    assert json.loads(path.read_text())["settings"] == again["settings"]
+
+
 def test_pieces_of_which_no_file_can_be_read_do_not_end_it(home, tmp_path):
     folder = write_music(tmp_path / "corpus", range(6))
     for row in range(4):

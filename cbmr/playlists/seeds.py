@@ -114,8 +114,7 @@ def find_track(
         if catalogue.vector_of_row[rows[0]] < 0:
             raise InputError(
                 f"{setting}={word}: {corpus.audio_path(rows[0])} has no vector: it was not "
-                "readable when scanned, or is new since (python -m tasks.scan, then tasks.embed "
-                "and tasks.index)"
+                "readable when scanned, or is new since (python -m tasks.scan, then tasks.embed)"
             )
         return rows[0]
     outside = _outside(entry)
