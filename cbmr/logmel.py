@@ -7,8 +7,10 @@ samples `[t hop, t hop + n_fft)` and nothing is invented at the edges. The defau
 """
 
 import functools
+import math
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 import torchaudio
 
@@ -44,6 +46,17 @@ class MelSpec:
     def samples(self, duration_s: float) -> int:
         """Samples in `duration_s` seconds."""
         return round(duration_s * self.sample_rate)
+
+
+def band_centres_hz(spec: MelSpec) -> np.ndarray:
+    """Where the bands of a log-mel are centred `[mels]`, in Hz, ascending.
+
+    Slaney's scale: three mels in 200 Hz up to 1000 Hz (15 mels), 27 to a factor of 6.4 above it.
+    """
+    top_hz = spec.sample_rate / 2
+    top = 3 * top_hz / 200 if top_hz < 1000 else 15 + 27 * math.log(top_hz / 1000) / math.log(6.4)
+    mel = np.linspace(0, top, spec.mels + 2)[1:-1]
+    return np.where(mel < 15, 200 * mel / 3, 1000 * 6.4 ** ((mel - 15) / 27))
 
 
 def logmel(waveform: torch.Tensor, spec: MelSpec) -> torch.Tensor:

@@ -36,6 +36,7 @@ MANIFESTS = {
     "update": "update/manifest.json",
     "index": "index/manifest.json",
     "evaluate": "evaluation/manifest.json",
+    "analyze": "analysis/manifest.json",
 }
 
 

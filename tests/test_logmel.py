@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cbmr.errors import InputError
-from cbmr.logmel import COMPRESSION, MelSpec, logmel
+from cbmr.logmel import COMPRESSION, MelSpec, band_centres_hz, logmel
 from tests.conftest import tone
 
 
@@ -34,6 +34,14 @@ def test_it_is_librosas(spec):
         center=False,
     )
     np.testing.assert_allclose(ours, np.log1p(COMPRESSION * power), atol=1e-3)
+
+
+@pytest.mark.parametrize("spec", [MelSpec(), MelSpec(1_600, 64, 32, 10)])
+def test_bands_are_centred_where_librosas_are(spec):
+    import librosa
+
+    centres = librosa.mel_frequencies(n_mels=spec.mels + 2, fmin=0, fmax=spec.sample_rate / 2)
+    np.testing.assert_allclose(band_centres_hz(spec), centres[1:-1], rtol=1e-6)
 
 
 def test_only_whole_frames_count():
