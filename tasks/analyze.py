@@ -1,39 +1,124 @@
-"""`python -m tasks.analyze`: what a stage's network learned: its filters."""
+"""`python -m tasks.analyze`: what a stage's network learned: its filters and maps of the tracks."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, ListConfig
 
+from cbmr.corpus import Corpus
 from cbmr.errors import InputError
-from cbmr.files import file_hash
+from cbmr.files import content_hash, file_hash, read_json
 from tasks.command import command
-from tasks.runs import MANIFESTS, is_fresh, say, serving_stage, settings_of, write_manifest
+from tasks.runs import (
+    MANIFESTS,
+    is_fresh,
+    read_corpus,
+    say,
+    serving_stage,
+    settings_of,
+    where,
+    write_manifest,
+)
 
-PICTURES = ("filters.png", "filters_close.png")
+READ = ("predicted.npz", "embeddings.npz", "encoder.pt")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is looked at, and everything in it by its hash."""
+
+    stage: str
+    manifest: dict[str, Any]
+    corpus: Corpus
+    inputs: dict[str, str]
 
 
 def run(cfg: DictConfig) -> None:
-    """Leave `analysis/` of a stage's encoder."""
+    """Leave `analysis/` of a stage. Never trains."""
     folder = Path(cfg.run)
-    stage = serving_stage(cfg)
     chosen = _numbers(cfg, "filters")
+    looked_at = material(cfg)
     settings = settings_of(cfg)
-    inputs = {f"{stage}/encoder.pt": file_hash(folder / stage / "encoder.pt")}
-    if is_fresh(folder, "analyze", settings, inputs):
+    if is_fresh(folder, "analyze", settings, looked_at.inputs):
         return
 
-    from cbmr.analysis import draw_close_up, draw_filters, first_filters, strongest
     from cbmr.encoder import load_encoder
 
     (folder / MANIFESTS["analyze"]).unlink(missing_ok=True)
-    target = folder / "analysis"
-    encoder = load_encoder(folder / stage / "encoder.pt")
+    encoder = load_encoder(folder / looked_at.stage / "encoder.pt")
+    left = [*_filters(folder / "analysis", encoder, chosen), *_maps(cfg, looked_at)]
+    outputs = {name: file_hash(folder / "analysis" / name) for name in left}
+    write_manifest(folder, "analyze", settings, looked_at.inputs, outputs=outputs)
+    say(f"analyze {looked_at.stage}: -> {folder / 'analysis'}")
+
+
+def material(cfg: DictConfig) -> Material:
+    """What `analysis/` is made of: all that decides it beside the settings."""
+    folder, stage = Path(cfg.run), serving_stage(cfg)
+    manifest = read_json(folder / MANIFESTS[stage])
+    holdout = manifest["settings"].get("holdout", True)
+    corpus = read_corpus(cfg, uses=["plays"], holdout=holdout)
+    names = [*(f"{stage}/{name}" for name in READ), "regress/users.npz", "factors.npz"]
+    inputs = {name: file_hash(folder / name) for name in names if (folder / name).exists()}
+    columns = ("track_ids", "path", "title", "artist", "album", "style", "year", "split")
+    said = [getattr(corpus, name) for name in columns]
+    inputs["tracks"] = content_hash(*("" if column is None else column for column in said))
+    return Material(stage, manifest, corpus, inputs)
+
+
+def _filters(target: Path, encoder, chosen: list[int]) -> list[str]:
+    from cbmr.analysis import draw_close_up, draw_filters, first_filters, strongest
+
+    if encoder.mel_spec is None:
+        say("analyze: this encoder reads vectors, not sound, so it has no filters to look at")
+        return []
     filters = first_filters(encoder)
-    draw_filters(filters, encoder.mel_spec, target / PICTURES[0])
-    draw_close_up(filters, chosen or strongest(filters), encoder.mel_spec, target / PICTURES[1])
-    outputs = {name: file_hash(target / name) for name in PICTURES}
-    write_manifest(folder, "analyze", settings, inputs, outputs=outputs)
-    say(f"analyze {stage}: {len(filters)} filters -> {target / PICTURES[0]}")
+    draw_filters(filters, encoder.mel_spec, target / "filters.png")
+    draw_close_up(
+        filters, chosen or strongest(filters), encoder.mel_spec, target / "filters_close.png"
+    )
+    return ["filters.png", "filters_close.png"]
+
+
+def _maps(cfg: DictConfig, looked_at: Material) -> list[str]:
+    from cbmr.analysis import draw_maps, groups_of, place, usage_patterns, write_map
+    from cbmr.factors import load_factors
+    from tasks.stages import predicted_vectors, with_users
+
+    folder, corpus, stage = Path(cfg.run), looked_at.corpus, looked_at.stage
+    predicted = predicted_vectors(folder / stage)
+    rows = corpus.track_rows(predicted.track_ids)
+    on_map = np.flatnonzero(rows >= 0)
+    if len(on_map) > cfg.points:
+        rng = np.random.default_rng(cfg.rng_seed)
+        on_map = np.sort(rng.choice(on_map, cfg.points, replace=False))
+        say(f"map: {len(on_map)} of {len(rows)} tracks, drawn at random (points=)")
+    rows, vectors = rows[on_map], predicted.vectors[on_map]
+    compared = {"predicted factors": vectors}
+    users = looked_at.manifest["inputs"].get("factors.npz")
+    if users is None:
+        compared = {"sound": vectors}  # of a stage that has heard of no listeners
+    elif users == looked_at.inputs.get("factors.npz"):
+        factors = with_users(load_factors(folder / "factors.npz"), folder / "regress" / "users.npz")
+        compared["predicted usage"] = usage_patterns(vectors, factors.user_factors)
+    else:
+        say(
+            f"map: factors.npz has changed since {stage} was trained, so there is no map of usage; "
+            f"python -m tasks.{stage} {where(cfg)} makes the stage again"
+        )
+    layouts = {}
+    for name, points in compared.items():
+        say(f"map: {len(rows)} tracks are placed by {name}")
+        layouts[name] = place(
+            points, perplexity=cfg.perplexity, rng_seed=cfg.rng_seed, threads=cfg.workers
+        )
+    groups = groups_of(corpus, rows)
+    target = folder / "analysis"
+    draw_maps(layouts, groups[0] if groups else None, target / "map.png")
+    write_map(target / "map.html", corpus, rows, layouts, groups)
+    return ["map.png", "map.html"]
 
 
 def _numbers(cfg: DictConfig, name: str) -> list[int]:

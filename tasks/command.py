@@ -41,8 +41,8 @@ ABOVE_ZERO = {
     "embedding_size", "epochs", "eps", "excerpt_s", "excerpts", "fastest", "file_timeout_s",
     "hidden", "iterations", "k", "learning_rate", "listeners", "lookback", "margin",
     "max_duration_s", "max_per_album", "max_per_artist", "min_duration_s", "n",
-    "negative_distance", "piece", "rounds", "sample", "scale", "size", "slowest", "temperature",
-    "total_duration_s", "words", "workers",
+    "negative_distance", "perplexity", "piece", "points", "rounds", "sample", "scale", "size",
+    "slowest", "temperature", "total_duration_s", "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "anchor", "band_masks", "band_width", "completions", "exploration", "plays", "regularization",

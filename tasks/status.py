@@ -51,7 +51,7 @@ def _changed(cfg: DictConfig, task: str) -> str:
     if task == "index":
         return _check_index(cfg)
     then = manifest["inputs"]
-    if task in ("evaluate", "analyze"):
+    if task == "evaluate":
         now = {name: file_hash(folder / name) for name in then if (folder / name).exists()}
     else:
         gone = [name for name in NEEDED.get(task, ()) if not (folder / name).exists()]

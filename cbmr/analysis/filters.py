@@ -126,11 +126,15 @@ def _show(panel: Any, weights: np.ndarray, of: np.ndarray) -> Any:
     """Weights `[mels, columns]` in colour, the scale that of all filters `of` the picture."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    colours = LinearSegmentedColormap.from_list("filters", [RED, WHITE, BLUE], N=255)
-    colours = colours.with_extremes(bad=DARK_RED)
+    scale = LinearSegmentedColormap.from_list("filters", [RED, WHITE, BLUE], N=255)
     limit = float(np.abs(of).max()) or 1.0
     return panel.imshow(
-        weights, cmap=colours, vmin=-limit, vmax=limit, origin="upper", interpolation="nearest"
+        weights,
+        cmap=scale.with_extremes(bad=DARK_RED),
+        vmin=-limit,
+        vmax=limit,
+        origin="upper",
+        interpolation="nearest",
     )
 
 

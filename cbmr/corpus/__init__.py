@@ -34,6 +34,7 @@ from cbmr.corpus.records import (
     text,
     thumbs_of,
     triplets_of,
+    years,
 )
 from cbmr.corpus.sessions import with_sessions, with_times
 from cbmr.corpus.split import SPLITS, split_by_hash
@@ -50,9 +51,10 @@ __all__ = [
 class Corpus:
     """A checked corpus.
 
-    `title`, `artist` and `album` are `[tracks]` text, empty where unknown; `duration_s` is NaN
-    where unknown. `split` is `[tracks]` of `SPLITS`, or None when it depends on plays that were
-    not read. A table that was not read is None. `notes` says what was left out, a sentence each.
+    `title`, `artist`, `album` and `style` are `[tracks]` text, empty where unknown; `duration_s` is
+    NaN where unknown, the `year` of its release 0. `split` is `[tracks]` of `SPLITS`, or None when
+    it depends on plays that were not read. A table that was not read is None. `notes` says what was
+    left out, a sentence each.
     """
 
     folder: Path
@@ -61,6 +63,8 @@ class Corpus:
     title: np.ndarray
     artist: np.ndarray
     album: np.ndarray
+    style: np.ndarray
+    year: np.ndarray
     duration_s: np.ndarray
     split: np.ndarray | None
     user_ids: np.ndarray
@@ -151,6 +155,8 @@ def make_corpus(
         title=text(tracks, "title"),
         artist=artist,
         album=album,
+        style=text(tracks, "style"),
+        year=years(tracks),
         duration_s=numbers(tracks, "duration_s"),
         split=split,
         user_ids=user_ids,

@@ -93,6 +93,14 @@ def numbers(table: pl.DataFrame, name: str) -> np.ndarray:
     return table[name].fill_null(float("nan")).to_numpy()
 
 
+def years(table: pl.DataFrame) -> np.ndarray:
+    """The year of `released` `[rows]`, 0 where it is absent or unknown, or is no ISO date."""
+    if "released" not in table.columns:
+        return np.zeros(len(table), dtype=np.int64)
+    written = table["released"].cast(pl.String)
+    return written.str.extract(r"^\s*(\d{4})").cast(pl.Int64).fill_null(0).to_numpy()
+
+
 def plays_of(plays: pl.DataFrame, track_ids: np.ndarray, user_ids: np.ndarray) -> Plays:
     """Repeated plays of one (listener, track) are summed; those of one (session, track), where the
     table says in `session` which one each was in."""

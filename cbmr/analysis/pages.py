@@ -1,0 +1,81 @@
+"""Pages that open without a network: one HTML file each, its style, script and data inside.
+
+Audio stays where the corpus has it; a page finds it by a relative URL, so that a folder which holds
+both may move.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from cbmr.analysis.groups import Groups
+from cbmr.corpus import Corpus
+from cbmr.files import whole_file
+
+HERE = Path(__file__).parent
+SHARED = ("shared.css", "shared.js")
+
+
+def write_map(
+    path: Path,
+    corpus: Corpus,
+    rows: np.ndarray,
+    layouts: Mapping[str, np.ndarray],
+    groups: Sequence[Groups],
+) -> None:
+    """Write the page of these rows of the corpus, at the places `[rows, 2]` in -1..1 of each
+    layout, up being positive: searched, coloured by `groups`, and heard from their middle."""
+    middle = [None if math.isnan(s) else round(s / 2, 2) for s in corpus.duration_s[rows].tolist()]
+    in_page = {
+        name: np.round(places * (10_000, -10_000)).astype(int).T.tolist()
+        for name, places in layouts.items()
+    }
+    _write(
+        path,
+        "map.html",
+        {
+            **_tracks(corpus, rows, path.parent),
+            "middle": middle,
+            "layouts": [{"name": name, "x": x, "y": y} for name, (x, y) in in_page.items()],
+            "groups": [
+                {"name": one.name, "values": one.values, "of": one.of.tolist(),
+                 "ordered": one.ordered}
+                for one in groups
+            ],
+        },
+    )  # fmt: skip
+
+
+def _tracks(corpus: Corpus, rows: np.ndarray, folder: Path) -> dict[str, Any]:
+    """Names, and the URL of each track's audio from `folder` on."""
+    paths = [corpus.audio_path(row) for row in rows.tolist()]
+    titles = corpus.title[rows].tolist()
+    return {
+        "title": [title or path.stem for title, path in zip(titles, paths, strict=True)],
+        "artist": corpus.artist[rows].tolist(),
+        "url": [_url(path, folder) for path in paths],
+    }
+
+
+def _url(path: Path, folder: Path) -> str:
+    try:
+        relative = os.path.relpath(path.absolute(), folder.absolute())
+    except ValueError:  # on another drive
+        return path.absolute().as_uri()
+    return quote(os.fsencode(relative.replace(os.sep, "/")))
+
+
+def _write(path: Path, template: str, data: Mapping[str, Any]) -> None:
+    page = (HERE / template).read_text(encoding="utf-8")
+    for name in SHARED:
+        page = page.replace(f"/* {name} */", (HERE / name).read_text(encoding="utf-8"))
+    # ASCII alone, and no `<`: whatever a title holds, it cannot end the element it stands in.
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    with whole_file(path) as file:
+        file.write(page.replace("/* data */", text).encode())
