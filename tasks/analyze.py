@@ -14,6 +14,7 @@ from tasks.command import command
 from tasks.runs import (
     MANIFESTS,
     is_fresh,
+    progress,
     read_corpus,
     say,
     serving_stage,
@@ -110,10 +111,10 @@ def _maps(cfg: DictConfig, looked_at: Material) -> list[str]:
         )
     layouts = {}
     for name, points in compared.items():
-        say(f"map: {len(rows)} tracks are placed by {name}")
-        layouts[name] = place(
-            points, perplexity=cfg.perplexity, rng_seed=cfg.rng_seed, threads=cfg.workers
-        )
+        with progress(f"map of {len(rows)} tracks by {name}") as report:
+            layouts[name] = place(
+                points, perplexity=cfg.perplexity, rng_seed=cfg.rng_seed, progress=report
+            )
     groups = groups_of(corpus, rows)
     target = folder / "analysis"
     draw_maps(layouts, groups[0] if groups else None, target / "map.png")

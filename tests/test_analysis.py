@@ -114,7 +114,9 @@ def test_a_map_keeps_together_what_points_the_same_way():
     camp = np.arange(40) % 2
     vectors = np.eye(8)[camp] + 0.1 * rng.standard_normal((40, 8))
     vectors *= rng.uniform(0.1, 10, size=(40, 1))
-    places = place(vectors, rng_seed=1)
+    steps = []
+    places = place(vectors, rng_seed=1, progress=lambda done, total: steps.append((done, total)))
+    assert steps[0] == (25, 750) and steps[-1] == (750, 750)
     assert places.shape == (40, 2) and np.abs(places).max() == pytest.approx(1)
     apart = np.linalg.norm(places[:, None] - places[None], axis=2) + 9 * np.eye(40)
     assert (camp[apart.argmin(axis=1)] == camp).all()
