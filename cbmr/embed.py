@@ -1,6 +1,8 @@
 """An encoder over the store, or over one audio file: unit vectors, and what its layers say."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +34,8 @@ def embed_store(
     confidence = np.empty(len(store), dtype=np.float32)
     for start in range(0, len(store), BATCH):
         rows = np.arange(start, min(start + BATCH, len(store)))
-        heard = (torch.from_numpy(array).to(device) for array in store.excerpts(rows))
-        vectors[rows], confidence[rows] = _embed(encoder, *heard)
+        clips = (torch.from_numpy(array).to(device) for array in store.excerpts(rows))
+        vectors[rows], confidence[rows] = _embed(encoder, *clips)
         if progress is not None:
             progress(int(rows[-1]) + 1, len(store))
     return Vectors(store.track_ids, vectors, confidence if encoder.components else None)
@@ -45,13 +47,54 @@ def embed_each(encoder: Encoder, store: Store, rows: np.ndarray) -> Vectors:
     encoder, device = _ready(encoder, store)
     said = []
     for row in rows:
-        heard = (torch.from_numpy(array).to(device) for array in store.excerpts(np.array([row])))
-        said.append(_embed(encoder, *heard))
+        clips = (torch.from_numpy(array).to(device) for array in store.excerpts(np.array([row])))
+        said.append(_embed(encoder, *clips))
     vectors, confidence = (np.concatenate(parts) for parts in zip(*said, strict=True))
     return Vectors(store.track_ids[rows], vectors, confidence if encoder.components else None)
 
 
 @torch.no_grad()
+def heard(
+    encoder: Encoder,
+    store: Store,
+    layers: Sequence[str],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
+    """Rows of the store, a batch of equally long clips at a time until all had their turn, and what
+    each of these layers puts out for them: `[clips * windows, units]`, or over time `[clips *
+    windows, units, positions]`.
+
+    InputError for a name that is none of `encoder.network.layers()`.
+    """
+    known = encoder.network.layers()
+    for layer in layers:
+        if layer not in known:
+            raise InputError(f"layer={layer}: {encoder.name} has {', '.join(known)}")
+    encoder, device = _ready(encoder, store)
+    said: dict[str, torch.Tensor] = {}
+    with ExitStack() as stack:
+        for layer in layers:
+            hook = partial(_keep, said, layer)
+            stack.enter_context(known[layer].register_forward_hook(hook))
+        done = 0
+        for rows in _equally_long(store.frames):
+            frames = store.frames[rows]
+            # Cut to what is real, so that no activation comes from padding.
+            logmel = torch.from_numpy(store[rows][:, :, : frames[0]]).to(device)
+            encoder.predict(logmel, torch.from_numpy(frames).to(device))
+            yield rows, dict(said)
+            done += len(rows)
+            if progress is not None:
+                progress(done, len(store))
+
+
+def _keep(
+    said: dict[str, torch.Tensor], layer: str, module: object, given: object, out: torch.Tensor
+) -> None:
+    said[layer] = out
+
+
 def layer_activations(
     encoder: Encoder,
     store: Store,
@@ -65,21 +108,10 @@ def layer_activations(
     network looks at windows, the mean of a dense layer's over all of them. InputError for a name
     that is none of `encoder.network.layers()`.
     """
-    layers = encoder.network.layers()
-    if layer not in layers:
-        raise InputError(f"layer={layer}: {encoder.name} has {', '.join(layers)}")
-    encoder, device = _ready(encoder, store)
-    said: list[torch.Tensor] = []
-    batches = list(_equally_long(store.frames))
-    with layers[layer].register_forward_hook(lambda _, __, out: said.append(out)):
-        for done, rows in enumerate(batches):
-            frames = store.frames[rows]
-            # Cut to what is real, so that no activation comes from padding.
-            logmel = torch.from_numpy(store[rows][:, :, : frames[0]]).to(device)
-            encoder.predict(logmel, torch.from_numpy(frames).to(device))
-            said[done] = _over_time(said[done].float(), len(rows)).cpu()
-            if progress is not None:
-                progress(sum(map(len, batches[: done + 1])), len(store))
+    batches, said = [], []
+    for rows, outputs in heard(encoder, store, [layer], progress=progress):
+        batches.append(rows)
+        said.append(_over_time(outputs[layer].float(), len(rows)).cpu())
     activations: np.ndarray = torch.cat(said).numpy()[np.argsort(np.concatenate(batches))]
     return activations
 
@@ -109,8 +141,8 @@ def embed_file(encoder: Encoder, path: Path, *, excerpt_s: float, excerpts: int 
             "expected a track of the corpus"
         )
     logmels, frames = read_logmels(path, encoder.mel_spec, excerpt_s, excerpts)
-    heard = torch.from_numpy(logmels), torch.from_numpy(frames)
-    return _embed(encoder, *heard, torch.zeros(len(frames), dtype=torch.long))[0][0]
+    clips = torch.from_numpy(logmels), torch.from_numpy(frames)
+    return _embed(encoder, *clips, torch.zeros(len(frames), dtype=torch.long))[0][0]
 
 
 def _ready(encoder: Encoder, store: Store) -> tuple[Encoder, torch.device]:

@@ -1,6 +1,9 @@
-"""`python -m tasks.analyze`: what a stage's network learned: its filters and maps of the tracks."""
+"""`python -m tasks.analyze`: what a stage's network learned: its filters, what its
+units react to, maps of the tracks."""
 
-from dataclasses import dataclass
+import math
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,8 @@ from omegaconf import DictConfig, ListConfig
 
 from cbmr.corpus import Corpus
 from cbmr.errors import InputError
-from cbmr.files import content_hash, file_hash, read_json
+from cbmr.files import content_hash, file_hash, read_json, whole_file
+from cbmr.playlists import FORMATS, PATHS, Catalogue, Playlist, format_playlist
 from tasks.command import command
 from tasks.runs import (
     MANIFESTS,
@@ -39,7 +43,9 @@ class Material:
 def run(cfg: DictConfig) -> None:
     """Leave `analysis/` of a stage. Never trains."""
     folder = Path(cfg.run)
-    chosen = _numbers(cfg, "filters")
+    chosen, units = _numbers(cfg, "filters"), _numbers(cfg, "units")
+    if cfg.paths not in PATHS:
+        raise InputError(f"paths={cfg.paths}: expected one of {', '.join(PATHS)}")
     looked_at = material(cfg)
     settings = settings_of(cfg)
     if is_fresh(folder, "analyze", settings, looked_at.inputs):
@@ -49,7 +55,11 @@ def run(cfg: DictConfig) -> None:
 
     (folder / MANIFESTS["analyze"]).unlink(missing_ok=True)
     encoder = load_encoder(folder / looked_at.stage / "encoder.pt")
-    left = [*_filters(folder / "analysis", encoder, chosen), *_maps(cfg, looked_at)]
+    left = [
+        *_filters(folder / "analysis", encoder, chosen),
+        *_units(cfg, looked_at, encoder, units),
+        *_maps(cfg, looked_at),
+    ]
     outputs = {name: file_hash(folder / "analysis" / name) for name in left}
     write_manifest(folder, "analyze", settings, looked_at.inputs, outputs=outputs)
     say(f"analyze {looked_at.stage}: -> {folder / 'analysis'}")
@@ -120,6 +130,49 @@ def _maps(cfg: DictConfig, looked_at: Material) -> list[str]:
     draw_maps(layouts, groups[0] if groups else None, target / "map.png")
     write_map(target / "map.html", corpus, rows, layouts, groups)
     return ["map.png", "map.html"]
+
+
+def _units(cfg: DictConfig, looked_at: Material, encoder, units: list[int]) -> list[str]:
+    from cbmr.analysis import check_units, make_cards, strongest_tracks, write_units
+    from tasks.stages import open_store, predicted_vectors
+
+    corpus, target = looked_at.corpus, Path(cfg.run) / "analysis"
+    store = open_store(cfg, corpus, encoder.mel_spec)
+    names = [name for name in encoder.network.layers() if name not in ("pooled", "output")]
+    layers = [cfg.layer] if cfg.layer else list(dict.fromkeys((names[0], names[-1])))
+    check_units(encoder, store, layers, units)
+    with progress(f"analyze {', '.join(layers)}") as report:
+        strongest = strongest_tracks(encoder, store, layers, n=cfg.n, progress=report)
+    cards = make_cards(encoder, store, corpus, strongest, units)
+    write_units(target / "units.html", corpus, cards)
+    shutil.rmtree(target / "units", ignore_errors=True)
+    catalogue = Catalogue(corpus, predicted_vectors(Path(cfg.run) / looked_at.stage))
+    left = ["units.html"]
+    for card in cards:
+        for tracks in card.lists:
+            for form in FORMATS:
+                suffix = "txt" if form == "table" else form
+                left.append(f"units/{card.layer}/{card.unit:03d}-{tracks.by}.{suffix}")
+                text = format_playlist(
+                    _listed(catalogue, card, tracks), form, paths=cfg.paths,
+                    base=(target / left[-1]).parent,
+                )  # fmt: skip
+                with whole_file(target / left[-1]) as file:
+                    file.write(text.encode(errors="replace"))
+    say(f"analyze: {len(cards)} units of {', '.join(layers)} -> {target / 'units.html'}")
+    return left
+
+
+def _listed(catalogue: Catalogue, card, tracks) -> Playlist:
+    """A unit's tracks as a list, each with the unit's reaction and when it is at its maximum."""
+    entries = []
+    for row, value, moment_s in zip(
+        tracks.rows.tolist(), tracks.values.tolist(), tracks.moments_s.tolist(), strict=True
+    ):
+        at = "" if math.isnan(moment_s) else f", loudest at {moment_s:.1f} s"
+        entry = catalogue.entry(row, value)
+        entries.append(replace(entry, why=f"{tracks.by} {value:.3g}{at}"))
+    return Playlist(f"{card.layer}, unit {card.unit}: highest {tracks.by}", tuple(entries))
 
 
 def _numbers(cfg: DictConfig, name: str) -> list[int]:

@@ -125,7 +125,7 @@ def is_fresh(run: Path, task: str, settings: Mapping[str, Any], inputs: Mapping[
     manifest = read_json(path)
     fresh = manifest.get("settings") == settings and manifest.get("inputs") == inputs
     for name, value in manifest.get("outputs", {}).items():
-        file = path.with_name(name)
+        file = path.parent / name
         fresh = fresh and file.exists() and file_hash(file) == value
     if fresh:
         say(f"{task}: up to date, same settings and inputs ({path})")

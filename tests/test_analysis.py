@@ -1,4 +1,4 @@
-"""What the network learned: its filters, and maps of the tracks."""
+"""What the network learned: its filters, what its units react to, and maps of the tracks."""
 
 from pathlib import Path
 
@@ -9,22 +9,34 @@ import torch
 from matplotlib.image import imread
 
 from cbmr.analysis import (
+    OVER_TIME,
     Groups,
+    Strongest,
+    check_units,
     draw_close_up,
     draw_filters,
     draw_maps,
     filter_strip,
     first_filters,
     groups_of,
+    make_cards,
+    moment_s,
+    most_selective,
     place,
+    selectivity,
+    sound_at_peaks,
     strongest,
+    strongest_tracks,
     usage_patterns,
 )
 from cbmr.corpus import make_corpus
+from cbmr.embed import layer_activations
 from cbmr.errors import InputError
 from cbmr.logmel import MelSpec
+from cbmr.spectrograms import SpectrogramStore
+from tests.conftest import tone, write_wav
 from tests.test_embed import make
-from tests.test_spectrograms import SPEC
+from tests.test_spectrograms import SPEC, build
 
 # --- filters ------------------------------------------------------------------------------------
 
@@ -86,6 +98,164 @@ def test_a_close_up_is_of_filters_that_there_are(tmp_path):
     assert imread(tmp_path / "close.png").shape[0] > 600
     with pytest.raises(InputError, match="5 is no filter of the first layer"):
         draw_close_up(filters, [1, 5], MelSpec(), tmp_path / "close.png")
+
+
+# --- units --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Seven clips of 3.4 to 4 s, none so short that the network has it looped."""
+    folder = tmp_path_factory.mktemp("units")
+    paths = [
+        write_wav(folder / f"t{row}.wav", tone(seconds, 150 * (row + 1), 8_000, row), 8_000)
+        for row, seconds in enumerate((4.0, 3.6, 4.0, 3.4, 4.0, 3.6, 4.0))
+    ]
+    build(folder / "store", paths)
+    return SpectrogramStore(folder / "store")
+
+
+def scaled(store, row):
+    """What a network of `make` is given of one track."""
+    real = store[np.array([row])][:, :, : store.frames[row]]
+    return (torch.from_numpy(real).float() - 3) / 2
+
+
+def test_the_strongest_tracks_are_those_of_a_plain_loop(store, monkeypatch):
+    """Track by track and unit by unit: the highest maximum and mean, and the first frame of the
+    position that has the maximum. Batches are of two, so that lists are merged."""
+    monkeypatch.setattr("cbmr.embed.BATCH", 2)
+    encoder = make("spotify2014")
+    found = strongest_tracks(encoder, store, ["convolution2", "dense2"], n=3)
+    network, table = encoder.network, []
+    for row in range(7):
+        with torch.no_grad():
+            first = network.pools[0](network.convolutions[0](scaled(store, row)).relu())
+            second = network.pools[1](network.convolutions[1](first).relu())[0].numpy()
+        table.append([(max(unit), sum(unit) / len(unit), list(unit).index(max(unit)))
+                      for unit in second])  # fmt: skip
+    for unit in range(8):
+        for by, what in enumerate(OVER_TIME):
+            order = sorted(range(7), key=lambda row: -table[row][unit][by])[:3]
+            of = found["convolution2"][what]
+            assert of.rows[unit].tolist() == order
+            np.testing.assert_allclose(
+                of.values[unit], [table[row][unit][by] for row in order], rtol=1e-4, atol=1e-6
+            )
+            # Two positions of the second convolution begin 4 * 2 frames apart.
+            assert of.starts[unit].tolist() == [8 * table[row][unit][2] for row in order]
+    (dense,) = found["dense2"].values()
+    said = layer_activations(encoder, store, "dense2")
+    assert dense.rows.shape == (20, 3) and (dense.starts == -1).all()
+    for unit in range(20):
+        np.testing.assert_allclose(
+            dense.values[unit], sorted(-said[:, unit])[:3] * -np.ones(3), atol=1e-5
+        )
+
+
+def test_a_unit_of_a_layer_that_is_not_there_is_refused(store):
+    encoder = make("spotify2014")
+    check_units(encoder, store, ["convolution1", "dense1"], [0, 7])
+    with pytest.raises(InputError, match="layer=conv1: spotify2014 has convolution1"):
+        check_units(encoder, store, ["conv1"], [])
+    with pytest.raises(InputError, match=r"units=\[8\]: convolution1 has 8 units: .* from 0 to 7"):
+        check_units(encoder, store, ["dense1", "convolution1"], [8])
+    assert not any(layer._forward_hooks for layer in encoder.network.modules())
+
+
+@pytest.fixture(scope="module")
+def burst(tmp_path_factory):
+    """Ten seconds of near silence with a burst of .1 s at 5.2 s; the store has the middle 4 s, so
+    what is heard begins at 3 s. A second track has its burst at 6.4 s, and a third one none."""
+    folder = tmp_path_factory.mktemp("burst")
+    rng = np.random.default_rng(0)
+    paths = []
+    for row, at_s in enumerate((5.2, 6.4, None)):
+        samples = 1e-3 * rng.standard_normal(80_000)
+        if at_s is not None:
+            samples[round(at_s * 8_000) : round((at_s + 0.1) * 8_000)] *= 300
+        paths.append(write_wav(folder / f"t{row}.wav", samples, 8_000))
+    build(folder / "store", paths)
+    tracks = {"track_id": ["t2", "t1", "t0"], "path": ["t2.wav", "t1.wav", "t0.wav"]}
+    corpus = make_corpus(folder, pl.DataFrame({**tracks, "artist": ["a", "a", "b"]}))
+    return SpectrogramStore(folder / "store"), corpus
+
+
+@pytest.mark.parametrize(
+    "name, layer",
+    [("spotify2014", "convolution1"), ("spotify2014", "convolution3"), ("residual", "block1"),
+     ("nips2013", "convolution1"), ("nips2013", "dense1")],
+)  # fmt: skip
+def test_the_moment_of_a_peak_is_when_the_burst_is_heard(burst, name, layer):
+    """All weights are positive, so every unit reacts most to what is loudest: the frames that it
+    sees from its moment on hold the burst."""
+    store, corpus = burst
+    encoder = make(name)
+    for weights in encoder.network.parameters():
+        weights.data = weights.data.abs() + 0.01
+    cards = make_cards(encoder, store, corpus, strongest_tracks(encoder, store, [layer]), [0, 3])
+    assert [(card.layer, card.unit) for card in cards] == [(layer, 0), (layer, 3)]
+    sees_s = (encoder.network.fields()[layer][1] - 1) * 256 / 8_000 + 512 / 8_000
+    for card in cards:
+        assert [tracks.by for tracks in card.lists] == [*OVER_TIME]
+        for tracks in card.lists:
+            moments = dict(zip(tracks.rows.tolist(), tracks.moments_s.tolist(), strict=True))
+            for row, at_s in ((2, 5.2), (1, 6.4)):  # the corpus has them in another order
+                assert moments[row] - 0.01 <= at_s and at_s + 0.1 <= moments[row] + sees_s + 0.04
+        assert set(card.lists[0].rows[:2].tolist()) == {1, 2}
+
+
+def test_moments_are_of_the_track_not_of_its_excerpt():
+    """Frame 40 at 256 samples of 8,000 a second is 1.28 s into the excerpt, which began at 3 s."""
+    assert moment_s(SPEC, 40, 3.0) == pytest.approx(4.28)
+
+
+def test_what_a_unit_saw_at_its_peaks_is_the_mean_of_its_frames(store):
+    encoder = make("spotify2014")
+    seen = sound_at_peaks(encoder, store, "convolution1", np.array([0, 3]), np.array([8, 20]))
+    expected = (scaled(store, 0)[0, :, 8:15] + scaled(store, 3)[0, :, 20:27]) / 2
+    np.testing.assert_allclose(seen, expected, atol=1e-4)
+
+
+def test_a_card_has_its_filter_and_a_file_that_is_gone_no_moment(burst, monkeypatch):
+    store, corpus = burst
+    encoder = make("spotify2014")
+    found = strongest_tracks(encoder, store, ["convolution1", "dense1"])
+    corpus.audio_path(0).rename(corpus.folder / "moved.wav")
+    try:
+        first, dense = make_cards(encoder, store, corpus, found, [5])
+    finally:
+        (corpus.folder / "moved.wav").rename(corpus.audio_path(0))
+    weights = first_filters(encoder)
+    np.testing.assert_allclose(first.filter, weights[5] / np.abs(weights).max())
+    assert first.heard.shape == (16, 7) and np.abs(first.heard).max() == 1
+    moments = dict(zip(first.lists[0].rows, first.lists[0].moments_s, strict=True))
+    assert [np.isnan(moments[row]) for row in sorted(moments)] == [
+        row == 0 for row in sorted(moments)
+    ]
+    assert dense.filter is None and dense.heard is None
+    assert np.isnan(dense.lists[0].moments_s).all()
+
+
+def test_selectivity_is_a_share_of_the_list_beside_that_of_all_tracks():
+    """Of ten tracks two are polkas, and both are among the three of the list."""
+    of = np.array([0, 0, 0, 0, 0, 0, 1, 1, -1, -1])
+    groups = Groups("style", ("waltz", "polka"), of)
+    found = selectivity(groups, np.array([6, 7, 0]))
+    assert (found.value, found.share, found.share_of_all) == ("polka", 2 / 3, 0.2)
+    assert selectivity(groups, np.array([8, 9])) is None
+
+
+def test_the_most_selective_units_come_first_and_silent_ones_never():
+    """Polkas are 2 of 10: unit 2 has both among two, .8 above their share; unit 0 has two waltzes,
+    .4 above theirs; unit 3 reacts to one polka alone, 1/2 - .2; unit 1 to nothing."""
+    groups = Groups("style", ("waltz", "polka"), np.array([0] * 6 + [1] * 2 + [-1] * 2))
+    rows = np.array([[0, 1], [0, 1], [7, 6], [6, 0]])
+    values = np.array([[1, 1], [0, 0], [2, 1], [1, 0]])
+    tracks = Strongest(rows, values, np.zeros((4, 2), dtype=int))
+    assert most_selective(dict.fromkeys(OVER_TIME, tracks), [groups]) == [2, 0, 3]
+    assert most_selective(dict.fromkeys(OVER_TIME, tracks), [groups], 1) == [2]
+    assert most_selective(dict.fromkeys(OVER_TIME, tracks), []) == [0, 2, 3]
 
 
 # --- maps ---------------------------------------------------------------------------------------

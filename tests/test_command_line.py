@@ -255,6 +255,58 @@ def test_a_finished_task_is_not_done_again(home):
     assert contents(home / "made" / "regress") == before
 
 
+def test_analyze_leaves_pictures_pages_and_lists(home, tmp_path):
+    """Twice the same is not made twice; other titles make it stale, and nothing of the corpus or of
+    the stages is touched."""
+    shutil.copytree(home / "made", tmp_path / "run")
+    shutil.copytree(home / "corpus", tmp_path / "corpus")
+    shared = {"cwd": tmp_path, "corpus": "corpus", "run": "run", "workers": "1"}
+    before = contents(tmp_path)
+    folder = tmp_path / "run/analysis"
+    said = succeeded(task("analyze", "filters=[1,4]", "units=[3,5]", "n=4", **shared)).stderr
+    assert "4 units of convolution1, dense2" in said
+    assert {path.name for path in folder.iterdir()} == {
+        "filters.png", "filters_close.png", "map.png", "map.html", "units.html", "units",
+        "manifest.json",
+    }  # fmt: skip
+    lists = sorted(path.name for path in (folder / "units/convolution1").iterdir())
+    suffixes = ("csv", "json", "jspf", "m3u8", "txt", "xspf")
+    assert lists == [f"{unit}-{by}.{suffix}" for unit in ("003", "005")
+                     for by in ("maximum", "mean") for suffix in suffixes]  # fmt: skip
+    ids = [entry["track_id"] for entry in json.loads(
+        (folder / "units/convolution1/003-mean.json").read_text())["tracks"]]  # fmt: skip
+    assert len(ids) == len(set(ids)) <= 4
+    for suffix in set(suffixes) - {"txt"}:  # which is for the eye
+        read = read_playlist(folder / f"units/convolution1/003-mean.{suffix}")
+        assert len(read.entries) == len(ids)
+    assert {path: bytes for path, bytes in contents(tmp_path).items() if path in before} == before
+    again = task("analyze", "filters=[1,4]", "units=[3,5]", "n=4", **shared)
+    assert "analyze: up to date" in succeeded(again).stderr
+    tracks = pl.read_parquet(tmp_path / "corpus/tracks.parquet")
+    tracks.with_columns(title=pl.lit("new")).write_parquet(tmp_path / "corpus/tracks.parquet")
+    (line,) = [line for line in succeeded(task("status", **shared)).stdout.splitlines()
+               if line.startswith("analyze")]  # fmt: skip
+    assert "stale: tracks changed since" in line
+
+
+@pytest.mark.parametrize(
+    "setting, messages",
+    [
+        ("filters=[8]", ["filters=[8]: 8 is no filter of the first layer", "0 to 7"]),
+        ("filters=loud", ["filters=loud: expected whole numbers from 0"]),
+        ("units=[16]", ["units=[16]: convolution1 has 8 units"]),
+        ("layer=conv1", ["layer=conv1: spotify2014 has convolution1, convolution2"]),
+        ("paths=rel", ["paths=rel: expected one of absolute, relative, url"]),
+        ("perplexity=0", ["perplexity=0: expected a number above 0"]),
+        ("stage=update", ["no update/embeddings.npz yet"]),
+    ],
+)
+def test_analyze_refuses_what_is_not_there(home, tmp_path, setting, messages):
+    shutil.copytree(home / "made", tmp_path / "run")
+    shared = {"corpus": home / "corpus", "run": tmp_path / "run", "workers": 1}
+    refused(task("analyze", setting, cwd=tmp_path, **shared), *messages)
+
+
 def test_status_says_what_is_there_and_what_is_stale(home, tmp_path):
     shutil.copytree(home / "made", tmp_path / "run")
     shutil.copytree(home / "corpus", tmp_path / "corpus")

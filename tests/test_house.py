@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "recommend": "corpus factors priors vectors playlists",
     "forget": "sources playlists forget",
     "outliers": "",
-    "analysis": "corpus encoder factors logmel analysis",
+    "analysis": "corpus audio encoder embed factors logmel spectrograms analysis",
     "evaluation": "corpus audio logmel sources spectrograms factors priors preferences metrics "
     "losses augment encoder vectors embed index playlists evaluation",
 }

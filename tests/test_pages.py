@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cbmr.analysis import groups_of, write_map
+from cbmr.analysis import Card, Selectivity, UnitList, groups_of, write_map, write_units
 from cbmr.sources.tables import read_corpus
 from tests.conftest import make_tables, write_corpus
 
@@ -172,3 +172,68 @@ def test_it_is_light_or_dark_as_the_reader_has_it(opened, map_file, scheme, pape
     page = opened(map_file, color_scheme=scheme)
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert colour == f"rgb{paper}"
+
+
+@pytest.fixture(scope="module")
+def units_file(corpus):
+    """Two units of the first layer, with a filter, and one that hears clips as a whole."""
+
+    def a_list(by, rows, moments_s):
+        common = (Selectivity("style", HOSTILE, 0.75, 0.1),)
+        return UnitList(
+            by, np.array(rows), np.linspace(2, 1, len(rows)), np.array(moments_s), common
+        )
+
+    lists = (a_list("maximum", [0, 3, 5], [0.5, 3.25, 0]), a_list("mean", [7, 3], [1, 3.25]))
+    whole = (a_list("activation", [9, 2], [np.nan] * 2),)
+    drawn = np.array([[-1, 0.5], [np.nan, 0]])
+    file = corpus.folder.parent / "run/analysis/units.html"
+    cards = [
+        Card("convolution1", 14, drawn, drawn[:1], 0.35, lists),
+        Card("convolution1", 2, drawn, None, np.nan, whole),
+        Card("dense2", 1900, None, None, np.nan, whole),
+    ]
+    write_units(file, corpus, cards)
+    return file
+
+
+def test_a_unit_has_its_pictures_its_tracks_and_what_they_share(opened, units_file):
+    page = opened(units_file)
+    card = page.locator("section").first
+    assert card.locator("h2").inner_text() == "convolution1, unit 14"
+    assert card.locator("canvas").count() == 2
+    pixels = card.locator("canvas").first.evaluate(
+        "c => Array.from(c.getContext('2d').getImageData(0, 0, 2, 2).data)"
+    )
+    red, half_blue, line, white = np.array(pixels).reshape(4, 4)[:, :3].tolist()
+    assert (red, line, white) == ([214, 0, 28], [110, 0, 16], [255, 255, 255])
+    assert half_blue == [133, 164, 220]  # half way from white
+    assert (
+        card.locator(".list p").first.inner_text() == f"75 % {HOSTILE} (style; 10 % of all tracks)"
+    )
+    entries = card.locator(".list").first.locator(".play").all_inner_texts()
+    assert [text.split("\n")[0] for text in entries] == ["▶ 0:00", "▶ 0:03", "▶ 0:00"]
+    assert page.locator("#evil").count() == 0
+
+
+def test_a_click_plays_the_moment_of_the_peak(opened, units_file):
+    page = opened(units_file)
+    assert page.locator("audio").count() == 0
+    page.locator(".play").nth(1).click()
+    assert 3.25 < hears(page, 3.3) < 4.1
+    assert page.locator(".play").nth(1).get_attribute("aria-current") == "true"
+    page.locator(".play").nth(2).click()
+    page.wait_for_function("document.getElementById('said').textContent.includes('cannot play')")
+
+
+def test_layers_are_chosen_and_units_found(opened, units_file):
+    page = opened(units_file)
+    assert page.locator("#count").inner_text() == "2 units"
+    page.locator("#query").fill("title 7")
+    assert page.locator("h2").all_inner_texts() == ["convolution1, unit 14"]
+    page.locator("#query").fill("")
+    page.locator("#layer").select_option("dense2")
+    assert page.locator("h2").all_inner_texts() == ["dense2, unit 1900"]
+    page.locator(".play").first.focus()
+    page.keyboard.press("Enter")  # a clip that is heard as a whole is played from its middle
+    hears(page, 2.1)

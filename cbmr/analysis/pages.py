@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from cbmr.analysis.cards import Card, UnitList
 from cbmr.analysis.groups import Groups
 from cbmr.corpus import Corpus
 from cbmr.files import whole_file
@@ -50,6 +51,49 @@ def write_map(
             ],
         },
     )  # fmt: skip
+
+
+def write_units(path: Path, corpus: Corpus, cards: Sequence[Card]) -> None:
+    """Write the page of these units: their pictures, what their lists have in common, and every
+    track, to be heard from the moment on where the unit reacts most."""
+    listed = [tracks.rows for card in cards for tracks in card.lists]
+    rows = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *listed]))
+    units = [
+        {
+            "layer": card.layer,
+            "unit": card.unit,
+            "filter": _hundredths(card.filter),
+            "heard": _hundredths(card.heard),
+            "heard_s": None if card.heard is None else round(card.heard_s, 3),
+            "lists": [_unit_list(tracks, rows) for tracks in card.lists],
+        }
+        for card in cards
+    ]
+    _write(path, "units.html", {**_tracks(corpus, rows, path.parent), "units": units})
+
+
+def _unit_list(tracks: UnitList, rows: np.ndarray) -> dict[str, Any]:
+    places = np.searchsorted(rows, tracks.rows).tolist()
+    moments = [None if math.isnan(s) else round(s, 2) for s in tracks.moments_s.tolist()]
+    values = tracks.values.tolist()
+    return {
+        "by": tracks.by,
+        "common": [vars(common) for common in tracks.common],
+        "tracks": [
+            {"track": track, "value": value, "at": at}
+            for track, value, at in zip(places, values, moments, strict=True)
+        ],
+    }
+
+
+def _hundredths(picture: np.ndarray | None) -> list[list[int | None]] | None:
+    """Rows of whole numbers from -100 to 100, None where there is a line between two filters."""
+    if picture is None:
+        return None
+    return [
+        [None if math.isnan(value) else round(100 * value) for value in row]
+        for row in picture.tolist()
+    ]
 
 
 def _tracks(corpus: Corpus, rows: np.ndarray, folder: Path) -> dict[str, Any]:

@@ -82,6 +82,17 @@ def dense_layers(sizes: Sequence[int], dropout: float, *, pieces: int = 1) -> li
     return [*layers, nn.Linear(sizes[-2], sizes[-1])]
 
 
+def field_over(field: tuple[int, int], width: int, step: int = 1) -> tuple[int, int]:
+    """How many frames apart two positions of a layer begin, and how many each sees, where the layer
+    sees `width` positions of one with this `field` and goes on by `step` of them.
+
+    By hand: a convolution of width 4 on the frames themselves, (1, 1), has (1, 4), and pooling by 4
+    over that (4, 7).
+    """
+    apart, seen = field
+    return apart * step, seen + (width - 1) * apart
+
+
 def hidden_layers(dense: nn.Sequential) -> dict[str, nn.Module]:
     """The hidden units among `dense_layers`, by name: `dense1` and so on."""
     return {f"dense{number}": units for number, units in enumerate(list(dense)[1::3], start=1)}

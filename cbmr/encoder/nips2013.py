@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from cbmr.encoder.layers import dense_layers, initialise
+from cbmr.encoder.layers import dense_layers, field_over, initialise
 from cbmr.errors import InputError
 
 
@@ -37,6 +37,7 @@ class Nips2013(nn.Module):
             length = (length - self.WIDTH + 1) // pool
         if length < 1:
             raise InputError(f"window_frames={window_frames}: too short for two convolutions")
+        self.positions = length
         self.window = nn.Sequential(
             nn.Conv1d(mels, first, self.WIDTH),
             nn.ReLU(),
@@ -55,6 +56,17 @@ class Nips2013(nn.Module):
         return {
             "convolution1": self.window[2], "convolution2": self.window[5],
             "dense1": self.window[8], "output": self,
+        }  # fmt: skip
+
+    def fields(self) -> dict[str, tuple[int, int]]:
+        """Of the layers over time: how many frames apart their positions begin, and how many each
+        sees; within a window, but for `dense1`, whose positions are the windows."""
+        first, second = self.POOLS
+        one = field_over(field_over((1, 1), self.WIDTH), first, first)
+        two = field_over(field_over(one, self.WIDTH), second, second)
+        whole = field_over(two, self.positions)
+        return {
+            "convolution1": one, "convolution2": two, "dense1": (self.window_frames, whole[1])
         }  # fmt: skip
 
     def forward(self, logmel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cbmr.encoder.layers import dense_layers, global_pool, hidden_layers, initialise
+from cbmr.encoder.layers import (
+    dense_layers,
+    field_over,
+    global_pool,
+    hidden_layers,
+    initialise,
+)
 from cbmr.errors import InputError
 
 WIDTH = 3
@@ -70,6 +76,18 @@ class Residual(nn.Module):
             "stem": self.stem, **blocks, "pooled": self.pooled, **hidden_layers(self.dense),
             "output": self,
         }  # fmt: skip
+
+    def fields(self) -> dict[str, tuple[int, int]]:
+        """Of the layers over time: how many frames apart their positions begin, and how many each
+        sees."""
+        field = field_over(field_over((1, 1), self.STEM_WIDTH), self.STEM_POOL, self.STEM_POOL)
+        fields = {"stem": field}
+        for number in range(1, len(self.blocks) + 1):
+            if number > 1:
+                field = field_over(field, self.POOL, self.POOL)
+            field = field_over(field, BLOCK + 1)
+            fields[f"block{number}"] = field
+        return fields
 
     def forward(self, logmel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Standardised log-mels `[batch, mels, frames]` to `[batch, embedding_size]`."""

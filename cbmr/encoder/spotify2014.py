@@ -10,6 +10,7 @@ from torch import nn
 from cbmr.encoder.layers import (
     StochasticPool,
     dense_layers,
+    field_over,
     global_pool,
     hidden_layers,
     initialise,
@@ -116,6 +117,15 @@ class Spotify2014(nn.Module):
         return {
             **convolutions, "pooled": self.pooled, **hidden_layers(self.dense), "output": self
         }  # fmt: skip
+
+    def fields(self) -> dict[str, tuple[int, int]]:
+        """Of the layers over time: how many frames apart their positions begin, and how many each
+        sees."""
+        fields, field = {}, (1, 1)
+        for number, pool in enumerate(self.pool_sizes, start=1):
+            field = field_over(field_over(field, self.WIDTH), pool, pool)
+            fields[f"convolution{number}"] = field
+        return fields
 
     def forward(self, logmel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Standardised log-mels `[batch, mels, frames]` to `[batch, embedding_size]`."""

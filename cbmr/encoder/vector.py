@@ -33,6 +33,10 @@ class Vector(nn.Module):
         """What puts out each layer's activations."""
         return {**hidden_layers(self.dense), "output": self}
 
+    def fields(self) -> dict[str, tuple[int, int]]:
+        """None of the layers is over time."""
+        return {}
+
     def forward(self, logmel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Standardised vectors `[batch, size, frames]` to `[batch, embedding_size]`."""
         count = frames.clamp_min(1)[:, None]

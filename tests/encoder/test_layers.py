@@ -8,6 +8,30 @@ from cbmr.encoder import Maxout, StochasticPool, global_pool
 from cbmr.encoder.layers import dense_layers
 
 
+@pytest.mark.parametrize("name", ["spotify2014", "nips2013", "residual"])
+def test_a_field_is_what_the_gradient_reaches(name):
+    """Weights and inputs are positive, so that nothing is cut off on the way. Over many clips and
+    units a position then depends on the frames of its field, on no more and on no fewer."""
+    from tests.test_embed import LAYERS, make
+
+    torch.manual_seed(0)
+    network = make(name).network
+    for weights in network.parameters():
+        weights.data = weights.data.abs() + 0.01
+    fields, layers = network.fields(), network.layers()
+    assert list(fields) == [layer for layer in LAYERS[name] if layer in fields]
+    clips = torch.rand(48, 16, 40 if name == "nips2013" else 130, requires_grad=True)
+    for layer, (stride, width) in fields.items():
+        said = []
+        with layers[layer].register_forward_hook(lambda _, __, out, said=said: said.append(out)):
+            network(clips, torch.full((48,), clips.shape[2]))
+        positions = said[0][..., None] if said[0].ndim == 2 else said[0]
+        for at in {0, positions.shape[2] - 1}:
+            (gradient,) = torch.autograd.grad(positions[:, :, at].sum(), clips, retain_graph=True)
+            reached = gradient.abs().sum(dim=(0, 1)).nonzero()[:, 0].tolist()
+            assert reached == list(range(at * stride, at * stride + width)), (layer, at)
+
+
 def test_global_pool_against_a_loop():
     """Of activations of both signs, as maxout's are."""
     activation, reached = torch.randn(3, 4, 9), torch.tensor([9, 4, 0])
