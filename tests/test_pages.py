@@ -186,12 +186,13 @@ def units_file(corpus):
 
     lists = (a_list("maximum", [0, 3, 5], [0.5, 3.25, 0]), a_list("mean", [7, 3], [1, 3.25]))
     whole = (a_list("activation", [9, 2], [np.nan] * 2),)
-    drawn = np.array([[-1, 0.5], [np.nan, 0]])
+    drawn, none = np.array([[-1, 0.5], [np.nan, 0]]), np.empty(0, dtype=np.int64)
     file = corpus.folder.parent / "run/analysis/units.html"
     cards = [
         Card("convolution1", 14, drawn, drawn[:1], 0.35, lists),
         Card("convolution1", 2, drawn, None, np.nan, whole),
         Card("dense2", 1900, None, None, np.nan, whole),
+        Card("dense2", 7, None, None, np.nan, (UnitList("activation", none, none, none, ()),)),
     ]
     write_units(file, corpus, cards)
     return file
@@ -233,7 +234,8 @@ def test_layers_are_chosen_and_units_found(opened, units_file):
     assert page.locator("h2").all_inner_texts() == ["convolution1, unit 14"]
     page.locator("#query").fill("")
     page.locator("#layer").select_option("dense2")
-    assert page.locator("h2").all_inner_texts() == ["dense2, unit 1900"]
+    assert page.locator("h2").all_inner_texts() == ["dense2, unit 1900", "dense2, unit 7"]
+    assert "silent on every track" in page.locator("section").nth(1).inner_text()
     page.locator(".play").first.focus()
     page.keyboard.press("Enter")  # a clip that is heard as a whole is played from its middle
     hears(page, 2.1)
