@@ -28,10 +28,13 @@ from cbmr.analysis import (
     strongest,
     strongest_tracks,
     usage_patterns,
+    write_units,
 )
 from cbmr.corpus import make_corpus
 from cbmr.embed import layer_activations
+from cbmr.encoder import Encoder
 from cbmr.errors import InputError
+from cbmr.features import FeatureStore
 from cbmr.logmel import MelSpec
 from cbmr.spectrograms import SpectrogramStore
 from tests.conftest import tone, write_wav
@@ -153,6 +156,15 @@ def test_the_strongest_tracks_are_those_of_a_plain_loop(store, monkeypatch):
         )
 
 
+def test_the_peak_of_a_clip_that_is_looped_is_within_it(store):
+    """Five convolutions need 215 frames and clips have 105 to 124, so each is heard about twice."""
+    arguments = {"mels": 16, "embedding_size": 4, "channels": [8] * 5, "pools": [4, 2, 2, 2, 1]}
+    encoder = Encoder("spotify2014", arguments, SPEC, torch.full((16,), 3.0), torch.ones(16)).eval()
+    assert encoder.network.least_frames == 215
+    found = strongest_tracks(encoder, store, ["convolution1"], n=7)["convolution1"]["maximum"]
+    assert (found.starts < store.frames[found.rows]).all() and found.starts.max() > 90
+
+
 def test_a_unit_of_a_layer_that_is_not_there_is_refused(store):
     encoder = make("spotify2014")
     check_units(encoder, store, ["convolution1", "dense1"], [0, 7])
@@ -203,6 +215,26 @@ def test_the_moment_of_a_peak_is_when_the_burst_is_heard(burst, name, layer):
             for row, at_s in ((2, 5.2), (1, 6.4)):  # the corpus has them in another order
                 assert moments[row] - 0.01 <= at_s and at_s + 0.1 <= moments[row] + sees_s + 0.04
         assert set(card.lists[0].rows[:2].tolist()) == {1, 2}
+
+
+def test_tracks_that_come_as_vectors_have_lists_but_neither_moments_nor_pictures(tmp_path):
+    features = np.random.default_rng(0).standard_normal((5, 6))
+    track_ids = np.array([f"t{row}" for row in range(5)])
+    np.savez(tmp_path / "features.npz", track_ids=track_ids, features=features)
+    tracks = pl.DataFrame({"track_id": track_ids.tolist(), "path": ["no audio"] * 5})
+    corpus = make_corpus(tmp_path, tracks)
+    arguments = {"mels": 6, "embedding_size": 4, "hidden": [8]}
+    encoder = Encoder("vector", arguments, None, torch.zeros(6), torch.ones(6)).eval()
+    store = FeatureStore(corpus)
+    found = strongest_tracks(encoder, store, ["dense1"], n=2)
+    cards = make_cards(encoder, store, corpus, found, [0, 7])
+    for card in cards:
+        assert card.filter is None and card.heard is None
+        (tracks,) = card.lists
+        assert np.isnan(tracks.moments_s).all() and len(tracks.rows) <= 2
+    page = tmp_path / "units.html"
+    write_units(page, corpus, cards)
+    assert "no%20audio" in page.read_text()
 
 
 def test_moments_are_of_the_track_not_of_its_excerpt():

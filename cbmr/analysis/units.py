@@ -84,7 +84,8 @@ def strongest_tracks(
         for layer, activation in said.items():
             over_time = _over_time(activation, len(rows))
             maximum, at = over_time.max(dim=2)
-            starts = _starts(encoder, layer, activation, len(rows))[at.numpy()].T
+            frames = int(store.frames[rows[0]])  # those of all clips of a batch
+            starts = _starts(encoder, layer, activation, len(rows), frames)[at.numpy()].T
             rows_of_units = np.broadcast_to(rows, starts.shape)
             found = (maximum, over_time.mean(dim=2)) if starts.min() >= 0 else (maximum,)
             for by, values in zip(OVER_TIME if len(found) > 1 else WHOLE, found, strict=True):
@@ -103,7 +104,9 @@ def _over_time(activation: torch.Tensor, clips: int) -> torch.Tensor:
     return windows.transpose(1, 2).flatten(2)
 
 
-def _starts(encoder: Encoder, layer: str, activation: torch.Tensor, clips: int) -> np.ndarray:
+def _starts(
+    encoder: Encoder, layer: str, activation: torch.Tensor, clips: int, frames: int
+) -> np.ndarray:
     """The first frame that each position sees, `[windows * positions]`; -1 where it sees all."""
     fields = encoder.network.fields()
     if layer not in fields:
@@ -113,7 +116,7 @@ def _starts(encoder: Encoder, layer: str, activation: torch.Tensor, clips: int) 
     # Only a network that looks at windows has several.
     window_frames = getattr(encoder.network, "window_frames", 0)
     starts = np.arange(windows)[:, None] * window_frames + np.arange(positions) * fields[layer][0]
-    return starts.ravel()
+    return starts.ravel() % frames  # a clip shorter than the network needs was looped
 
 
 def _joined(one: Strongest, other: Strongest) -> Strongest:
