@@ -1,5 +1,5 @@
-"""`python -m tasks.analyze`: what a stage's network learned: its filters, what its
-units react to, maps of the tracks."""
+"""`python -m tasks.analyze`: what a stage's network learned: its filters, what its units react to,
+maps of the tracks."""
 
 import math
 import shutil
@@ -169,7 +169,7 @@ def _listed(catalogue: Catalogue, card, tracks) -> Playlist:
     for row, value, moment_s in zip(
         tracks.rows.tolist(), tracks.values.tolist(), tracks.moments_s.tolist(), strict=True
     ):
-        at = "" if math.isnan(moment_s) else f", loudest at {moment_s:.1f} s"
+        at = "" if math.isnan(moment_s) else f", peak at {moment_s:.1f} s"
         entry = catalogue.entry(row, value)
         entries.append(replace(entry, why=f"{tracks.by} {value:.3g}{at}"))
     return Playlist(f"{card.layer}, unit {card.unit}: highest {tracks.by}", tuple(entries))

@@ -105,9 +105,13 @@ def draw_close_up(filters: np.ndarray, chosen: Sequence[int], spec: MelSpec, pat
             )
     pyplot = _pyplot()
     figure, panels = pyplot.subplots(
-        1, len(chosen), figsize=(2.4 + 1.25 * len(chosen), 6.2), squeeze=False, sharey=True,
+        1,
+        len(chosen),
+        figsize=(max(5.5, 2.4 + 1.25 * len(chosen)), 6.2),
+        squeeze=False,
+        sharey=True,
         layout="constrained",
-    )  # fmt: skip
+    )
     for panel, number in zip(panels[0], chosen, strict=True):
         image = _show(panel, filters[number], filters[[*chosen]])
         panel.set_aspect("auto")
