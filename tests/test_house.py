@@ -198,7 +198,7 @@ def test_every_yaml_fits_what_it_configures():
             expected -= {"alpha", "eps"}  # of the factors
         assert set(cfg.options) == expected
         seen.add(path)
-    assert len(seen) == 44
+    assert len(seen) == 45
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
     assert FLIP_RATES[-1] == rank.MOST_FLIPS
     assert set(regress.LOSSES) == set(FACTOR_LOSSES)
