@@ -282,7 +282,7 @@ def test_vectors_of_an_encoder_from_elsewhere_are_up_to_date(tmp_path, capsys):
     assert "present" in lines["update"] and "present" in lines["index"]
     run_task(update, folder, tmp_path / "run", "workers=1")
     said = capsys.readouterr().err.splitlines()
-    assert said == [f"update: {tmp_path / 'run/update'} and its index hold {folder} as it is"]
+    assert said == [f"update: {tmp_path / 'run/update'} holds {folder} as it is"]
 
 
 def timeless(home):
