@@ -9,6 +9,7 @@ on after an interruption, whatever stands:
     *.npz                   factors, vectors, learned listeners and activations: its row
     stations, lists         votes, picks and entries; one that is the listener's, or a station that
                             begins with the track, goes whole
+    analysis/, report.html  removed where they name it
     index/                  made again
     spectrograms/           rows, the files behind them, the catalogue, which knew its content
     the corpus's tables     its rows, the tracks table, which knew its file, last
@@ -48,6 +49,8 @@ from tasks.status import stale
 OF_USERS = ("factorize", "regress", "rank", "evaluate")
 LEARN = {"track": ("pretrain", *OF_USERS), "user": OF_USERS}
 """The tasks that may have learned from one, in their order."""
+PAGES = ("analysis", "report.html")
+"""Of a run: they show all tracks together, some in pictures that cannot be searched."""
 MOST_NAMED = 5
 CATALOGUE = "catalogue.json"
 """Of a store: with the tables and the arrays, what makes a name one of the corpus or the run."""
@@ -145,6 +148,10 @@ def _forget(
     for path in looked.found:
         if path.suffix == ".npz":
             _out_of_arrays(path, folder, target)
+    for page in (folder / name for name in PAGES):
+        if any(path.is_relative_to(page) for path in looked.found):
+            shutil.rmtree(page) if page.is_dir() else page.unlink()
+            say(f"forget: {page} is removed, which shows all tracks together")
     for path in looked.found:
         if path not in tables and path.suffix != ".npz":
             _out_of_station(path, target)

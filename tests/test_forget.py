@@ -270,6 +270,18 @@ def test_a_process_that_ends_midway_leaves_no_trace_behind(home, places):
     assert not [*home.rglob(".*.partial"), *home.rglob(".*.shorter")]
 
 
+def test_pages_of_all_tracks_go_where_they_name_it(home):
+    """With the pictures beside them, in which nothing can be searched."""
+    run = home / "run"
+    (run / "analysis/units").mkdir(parents=True)
+    (run / "analysis/map.png").write_bytes(b"pixels")
+    (run / "analysis/units/a.csv").write_text(f"track_id\n{TRACK}\n")
+    (run / "report.html").write_text("<p>another track</p>")
+    do(home, f"track={TRACK}")
+    assert not (run / "analysis").exists()
+    assert (run / "report.html").exists()
+
+
 def test_vectors_of_an_encoder_from_elsewhere_are_up_to_date(tmp_path, capsys):
     """They depend on no other track, so nothing is stale and nothing is left to update."""
     folder = write_music(tmp_path / "corpus", range(6))
