@@ -13,7 +13,7 @@ test: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
 
-bench: .venv/installed-test
+bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.encoders
 	$(BIN)/python -m benchmarks.scan
@@ -34,7 +34,11 @@ results: .venv/installed
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+.venv/installed-bench: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
 clean:
