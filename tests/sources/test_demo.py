@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import polars as pl
 import pytest
 
 from cbmr.sources.demo import make_demo
+from cbmr.sources.demo.catalogue import make_catalogue
+from cbmr.sources.demo.music import render
+from cbmr.sources.demo.score import SAMPLE_RATE
 
 TINY: dict[str, Any] = {
     "tracks": 10,
@@ -344,6 +348,51 @@ def test_audio_of_other_music_or_of_an_unfinished_world_is_refused(
     assert not folder.exists()
 
 
+def test_keys_by_style_are_all_that_differs(wide: Path, tmp_path: Path) -> None:
+    """Three styles, a fifth apart: C, G and D. Covers and remixes have their original's."""
+    make_demo(tmp_path, **WIDE, keys="style")
+    first, other = digests(wide), digests(tmp_path)
+    assert {name for name in first if other[name] == first[name] and "/" not in name} == {
+        "exposures.parquet", "plays.parquet", "thumbs.parquet", "tracks.parquet",
+    }  # fmt: skip
+    truth, of_other = np.load(wide / "truth.npz"), np.load(tmp_path / "truth.npz")
+    differing = {name for name in truth.files if not np.array_equal(truth[name], of_other[name])}
+    assert differing == {"key"}
+    own = np.isin(truth["kind"], ["cover", "remix"], invert=True)
+    styles = pl.read_parquet(wide / "tracks.parquet")["style"].to_numpy()[own]
+    keys, drawn = of_other["key"][own], truth["key"][own]
+    by_style = [np.unique(keys[styles == style]).tolist() for style in np.unique(styles)]
+    assert sorted(by_style) == [[0], [2], [7]]
+    assert all(len(np.unique(drawn[styles == style])) > 5 for style in np.unique(styles))
+
+    with pytest.raises(ValueError, match="there keys is any, here style"):
+        make_demo(tmp_path / "linked", **WIDE, keys="style", audio_of=wide)
+
+
+@pytest.mark.parametrize("semitones", [-6, -1, 5])
+def test_a_transposed_piece_sounds_every_note_so_much_higher(semitones: int) -> None:
+    """The power of each pitch class, drums silent and the clipper off, goes round the circle by as
+    many classes. Filters and rooms stay where they are, so classes agree in shape, not to the
+    digit."""
+    catalogue = make_catalogue(np.random.default_rng(0), 24, 6, 3, "any")
+    for track in catalogue[:4]:
+        plain = replace(track.music, drum_level=0.0, distortion=0.01, reverberation_s=0.01)
+        moved = replace(plain, transposed=semitones)
+        at_home, away = (chroma(render(music, 6.0)) for music in (plain, moved))
+        likeness = [np.corrcoef(np.roll(at_home, k), away)[0, 1] for k in range(12)]
+        assert np.argmax(likeness) == semitones % 12
+        assert max(likeness) > 0.9
+
+
+def chroma(samples: np.ndarray) -> np.ndarray:
+    """Power by pitch class [12], of 100 Hz to 1 kHz."""
+    power = np.square(np.abs(np.fft.rfft(samples)))
+    hz = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
+    inside = (hz > 100) & (hz < 1000)
+    pitch_class = np.round(69 + 12 * np.log2(hz[inside] / 440)).astype(int) % 12
+    return np.bincount(pitch_class, power[inside], minlength=12)
+
+
 def test_killed_making_goes_on_to_the_same_world(tiny: Path, tmp_path: Path) -> None:
     settings = TINY | {"tracks": 30, "duration_s": 5.0}
     script = (
@@ -398,11 +447,14 @@ def test_complete_world_is_left_alone_and_other_folders_are_refused(
         ("styles", 5),
         ("duration_s", 0.5),
         ("flip_rate", 10.0),
+        ("keys", "genre"),
         ("radio_censoring", -1.0),
         ("vote_spread", -1.0),
     ],
 )
-def test_impossible_settings_are_refused_by_name(name: str, value: float, tmp_path: Path) -> None:
+def test_impossible_settings_are_refused_by_name(
+    name: str, value: float | str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=name):
         make_demo(tmp_path / "world", **TINY | {name: value})
     assert not (tmp_path / "world").exists()

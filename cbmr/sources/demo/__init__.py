@@ -22,7 +22,7 @@ import numpy as np
 
 from cbmr.errors import InputError
 from cbmr.files import read_json, write_json
-from cbmr.sources.demo.catalogue import Track, make_catalogue
+from cbmr.sources.demo.catalogue import KEYS, Track, make_catalogue
 from cbmr.sources.demo.music import render, write_mp3
 from cbmr.sources.demo.radio import draw_radio
 from cbmr.sources.demo.tables import write_tables
@@ -33,8 +33,8 @@ __all__ = ["make_demo"]
 FORMAT = 1
 # Settings younger than the format, with the value at which they change nothing. At it they are not
 # written, so that a world from before them is still found whole.
-LATER = {"radio_censoring": 0.0, "vote_spread": 0.0}
-OF_AUDIO = ("format", "rng_seed", "tracks", "artists", "styles", "duration_s")
+LATER = {"radio_censoring": 0.0, "vote_spread": 0.0, "keys": "any"}
+OF_AUDIO = ("format", "rng_seed", "tracks", "artists", "styles", "duration_s", "keys")
 OWN_NAMES = {
     "settings.json",
     "audio",
@@ -56,6 +56,7 @@ def make_demo(
     listeners: int = 1000,
     votes: int = 20_000,
     duration_s: float = 30.0,
+    keys: str = "any",
     curvature: float = 0.5,
     artist_strength: float = 0.4,
     hidden_strength: float = 0.25,
@@ -78,8 +79,9 @@ def make_demo(
 ) -> None:
     """Makes a demo world in `folder`, or goes on with one that was interrupted.
 
-    Sizes are counts; `votes` and `plays_per_listener` (a median) are met roughly. The strengths
-    are explained by `draw_taste` and `draw_radio`. `workers` processes render the audio (with one,
+    Sizes are counts; `votes` and `plays_per_listener` (a median) are met roughly. With `keys`
+    "style" the key of a track tells its style, with "any" it tells nothing. The strengths are
+    explained by `draw_taste` and `draw_radio`. `workers` processes render the audio (with one,
     this process does) and change nothing in what comes out; `progress(done, total)` is called
     after each track. A folder that already holds this world is left as it is.
 
@@ -104,7 +106,7 @@ def make_demo(
     if not _open_folder(folder, settings):
         return
 
-    catalogue = make_catalogue(_rng(rng_seed, 0), tracks, artists, styles)
+    catalogue = make_catalogue(_rng(rng_seed, 0), tracks, artists, styles, keys)
     if audio_of is not None and not (folder / "audio").exists():
         (folder / "audio").symlink_to((audio_of / "audio").resolve(), target_is_directory=True)
     _make_audio(folder, catalogue, duration_s, workers, progress)
@@ -154,7 +156,8 @@ def _check_settings(settings: dict[str, Any], workers: int) -> None:
     require(settings["duration_s"] >= 1, "1 second or more", "duration_s", "is it in minutes?")
     require(0 <= settings["flip_rate"] < 0.5, "a share from 0 up to 0.5", "flip_rate",
             "is it in per cent?")  # fmt: skip
-    for name in LATER:
+    require(settings["keys"] in KEYS, " or ".join(KEYS), "keys", "which keys do tracks have?")
+    for name in ("radio_censoring", "vote_spread"):
         require(settings[name] >= 0, "0 or more", name, "the world is without it at 0")
     require(workers >= 1, "1 worker or more", "workers", "this process alone is one worker")
 
@@ -167,10 +170,11 @@ def _check_audio(world: Path, settings: dict[str, Any]) -> None:
         )
     found = read_json(world / "settings.json")
     for name in OF_AUDIO:
-        if found.get(name) != settings[name]:
+        there, here = (of.get(name, LATER.get(name)) for of in (found, settings))
+        if there != here:
             raise InputError(
                 f"make_demo expects audio_of={world} to be of the same music, but there {name} is "
-                f"{found.get(name)}, here {settings[name]}: take both from one, or render anew"
+                f"{there}, here {here}: take both from one, or render anew"
             )
 
 

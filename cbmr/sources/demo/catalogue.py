@@ -5,6 +5,10 @@ columns. Each is the normal distribution function of style + artist + track, so 
 `STYLE_SHARE` of the variance, artists within a style `ARTIST_SHARE`, and the tracks of one artist
 the rest. Attributes with few audible values (`LEVELS`) are rounded to them, so that nothing in an
 attribute is beyond hearing. `compose` turns the attributes of a track into `Music`.
+
+A key is drawn for each track (`keys` "any"), or each style has its own ("style"), a fifth from one
+to the next, so that twelve styles share none; covers and remixes keep the original's. All else is
+the same in both.
 """
 
 from dataclasses import dataclass, replace
@@ -32,6 +36,8 @@ ATTRIBUTES = (
     "chord_notes",
 )
 LEVELS = {"notes_per_beat": 4, "metre": 3, "mode": 6, "chord_notes": 3}
+KEYS = ("any", "style")
+FIFTH = 7  # semitones
 STYLE_SHARE = 0.40
 ARTIST_SHARE = 0.14
 
@@ -79,7 +85,9 @@ class Track:
     music: Music
 
 
-def make_catalogue(rng: np.random.Generator, tracks: int, artists: int, styles: int) -> list[Track]:
+def make_catalogue(
+    rng: np.random.Generator, tracks: int, artists: int, styles: int, keys: str
+) -> list[Track]:
     """Invents `tracks` tracks by `artists` artists in `styles` styles, artist by artist."""
     # Styles are spread evenly over each attribute, so that few of them already cover it.
     spread = ndtri((np.arange(styles) + 0.5) / styles)
@@ -110,10 +118,12 @@ def make_catalogue(rng: np.random.Generator, tracks: int, artists: int, styles: 
                 latent = latent + rest * rng.standard_normal(len(ATTRIBUTES))
                 attributes = _audible(ndtr(latent), kind)
                 progression = PROGRESSIONS[rng.choice(style_progressions[style])]
+                # Drawn in both worlds, so that they differ in nothing else.
+                drawn = int(rng.integers(12))
                 music = compose(
                     attributes,
                     kind=kind,
-                    key=int(rng.integers(12)),
+                    key=FIFTH * style % 12 if keys == "style" else drawn,
                     progression=progression,
                     motif=tuple(int(step) for step in rng.choice([0, 1, 2, 2, 4, 4, 5, 7], 8)),
                     sound=sounds[artist],

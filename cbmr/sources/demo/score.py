@@ -64,3 +64,4 @@ class Music:
     motif: tuple[int, ...]  # melody, scale steps relative to the chord
     sound: Sound
     seed: int
+    transposed: int = 0  # semitones by which every note is moved, timbre and drums staying

@@ -68,11 +68,12 @@ def _degrees(music: Music, starts: NDArray[np.int64], bar: float) -> NDArray[np.
 
 
 def _pitch(music: Music, degree: NDArray[np.int64], centre: float) -> NDArray[np.float64]:
-    """MIDI pitches of scale degrees, 0 being the key note nearest below `centre` plus register."""
+    """MIDI pitches of scale degrees, 0 being the key note nearest below `centre` plus register,
+    before the piece is transposed."""
     scale = np.array(MODES[music.mode])
     semitones = scale[degree % 7] + 12 * (degree // 7)
     base = np.floor((centre + music.register - music.key) / 12) * 12 + music.key
-    return np.asarray(base + semitones, np.float64)
+    return np.asarray(base + semitones + music.transposed, np.float64)
 
 
 def bass(music: Music, samples: int, beat: float, bar: float, rng: np.random.Generator) -> Signal:
