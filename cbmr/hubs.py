@@ -43,17 +43,27 @@ class Hubs:
 
 
 def measure_hubs(vectors: np.ndarray, *, corrected: bool = False) -> Hubs:
-    """How unevenly tracks stand in each other's lists, as they are or `corrected`; of a large
-    catalogue, among `MEASURED` evenly spaced tracks."""
-    if len(vectors) > MEASURED:
-        vectors = vectors[np.linspace(0, len(vectors) - 1, MEASURED).astype(int)]
+    """How unevenly tracks stand in each other's lists, as `occurrences` counts them."""
+    return hubs_of(occurrences(vectors, corrected=corrected)[1])
+
+
+def occurrences(vectors: np.ndarray, *, corrected: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `vectors` and their N, with lists as they are or `corrected`: all of them, of a large
+    catalogue `MEASURED` evenly spaced ones among each other."""
+    rows = np.linspace(0, len(vectors) - 1, min(MEASURED, len(vectors))).astype(int)
+    vectors = vectors[rows]
     tracks, n = len(vectors), min(DEPTH, len(vectors) - 1)
     half = crowding_of(vectors) / 2 if corrected else 0.0
     counts = np.zeros(tracks, dtype=np.int64)
     for _, cosines in _blocks(vectors):
         listed = np.argpartition(cosines - half, -n, axis=1)[:, tracks - n :]
         counts += np.bincount(listed.ravel(), minlength=tracks)
-    return Hubs(tracks, occurrence_skew(counts), float(np.mean(counts == 0)))
+    return rows, counts
+
+
+def hubs_of(counts: np.ndarray) -> Hubs:
+    """What there is to say of N."""
+    return Hubs(len(counts), occurrence_skew(counts), float(np.mean(counts == 0)))
 
 
 def occurrence_skew(counts: np.ndarray) -> float:

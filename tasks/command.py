@@ -45,8 +45,9 @@ ABOVE_ZERO = {
     "slowest", "temperature", "total_duration_s", "words", "workers",
 }  # fmt: skip
 AT_LEAST_ZERO = {
-    "anchor", "band_masks", "band_width", "completions", "exploration", "plays", "regularization",
-    "rng_seed", "skips", "time_masks", "time_width", "triplets", "weight_decay",
+    "anchor", "band_masks", "band_width", "completions", "exploration", "lists", "plays",
+    "regularization", "rng_seed", "skips", "time_masks", "time_width", "triplets", "weight_decay",
+    "worst",
 }  # fmt: skip
 
 

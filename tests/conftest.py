@@ -1,6 +1,7 @@
 """Small real corpora: a few seconds of tones, and the tables that belong to them."""
 
 import os
+import shutil
 import wave
 from pathlib import Path
 
@@ -77,6 +78,24 @@ def write_corpus(folder: Path, **tables: pl.DataFrame) -> Path:
     for name, table in tables.items():
         table.write_parquet(folder / f"{name}.parquet")
     return folder
+
+
+HOSTILE = "</script><b id=evil>& \u2028 'quotes\" ${x} /* data */"
+"""A title that would break out of a page."""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser, to open pages with."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no chromium to open pages with")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "recommend": "corpus factors priors vectors playlists",
     "forget": "sources playlists forget",
     "outliers": "",
+    "report": "corpus factors priors playlists analysis hubs report",
     "analysis": "corpus audio encoder embed factors logmel spectrograms analysis",
     "evaluation": "corpus audio logmel sources spectrograms factors priors preferences metrics "
     "losses augment encoder vectors embed index playlists evaluation",
@@ -198,7 +199,7 @@ def test_every_yaml_fits_what_it_configures():
             expected -= {"alpha", "eps"}  # of the factors
         assert set(cfg.options) == expected
         seen.add(path)
-    assert len(seen) == 45
+    assert len(seen) == 46
     assert set(rank.LOSSES) == set(THUMB_LOSSES)
     assert FLIP_RATES[-1] == rank.MOST_FLIPS
     assert set(regress.LOSSES) == set(FACTOR_LOSSES)

@@ -5,7 +5,6 @@ A page may neither complain nor ask for anything that is not a file.
 
 import json
 import re
-import shutil
 
 import numpy as np
 import polars as pl
@@ -13,21 +12,7 @@ import pytest
 
 from cbmr.analysis import Card, Selectivity, UnitList, groups_of, write_map, write_units
 from cbmr.sources.tables import read_corpus
-from tests.conftest import make_tables, write_corpus
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open pages with")
-HOSTILE = "</script><b id=evil>& \u2028 'quotes\" ${x} /* data */"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+from tests.conftest import HOSTILE, make_tables, write_corpus
 
 
 @pytest.fixture

@@ -32,17 +32,15 @@ def write_map(
 ) -> None:
     """Write the page of these rows of the corpus, at the places `[rows, 2]` in -1..1 of each
     layout, up being positive: searched, coloured by `groups`, and heard from their middle."""
-    middle = [None if math.isnan(s) else round(s / 2, 2) for s in corpus.duration_s[rows].tolist()]
     in_page = {
         name: np.round(places * (10_000, -10_000)).astype(int).T.tolist()
         for name, places in layouts.items()
     }
-    _write(
+    write_page(
         path,
-        "map.html",
+        HERE / "map.html",
         {
-            **_tracks(corpus, rows, path.parent),
-            "middle": middle,
+            **track_columns(corpus, rows, path.parent),
             "layouts": [{"name": name, "x": x, "y": y} for name, (x, y) in in_page.items()],
             "groups": [
                 {"name": one.name, "values": one.values, "of": one.of.tolist(),
@@ -69,7 +67,8 @@ def write_units(path: Path, corpus: Corpus, cards: Sequence[Card]) -> None:
         }
         for card in cards
     ]
-    _write(path, "units.html", {**_tracks(corpus, rows, path.parent), "units": units})
+    names = track_columns(corpus, rows, path.parent)
+    write_page(path, HERE / "units.html", {**names, "units": units})
 
 
 def _unit_list(tracks: UnitList, rows: np.ndarray) -> dict[str, Any]:
@@ -96,14 +95,16 @@ def _hundredths(picture: np.ndarray | None) -> list[list[int | None]] | None:
     ]
 
 
-def _tracks(corpus: Corpus, rows: np.ndarray, folder: Path) -> dict[str, Any]:
-    """Names, and the URL of each track's audio from `folder` on."""
+def track_columns(corpus: Corpus, rows: np.ndarray, folder: Path) -> dict[str, Any]:
+    """Names, the URL of each track's audio from `folder` on, and its middle in seconds, where its
+    length is known."""
     paths = [corpus.audio_path(row) for row in rows.tolist()]
-    titles = corpus.title[rows].tolist()
+    titles, lengths = corpus.title[rows].tolist(), corpus.duration_s[rows].tolist()
     return {
         "title": [title or path.stem for title, path in zip(titles, paths, strict=True)],
         "artist": corpus.artist[rows].tolist(),
         "url": [_url(path, folder) for path in paths],
+        "middle": [None if math.isnan(s) else round(s / 2, 2) for s in lengths],
     }
 
 
@@ -115,8 +116,9 @@ def _url(path: Path, folder: Path) -> str:
     return quote(os.fsencode(relative.replace(os.sep, "/")))
 
 
-def _write(path: Path, template: str, data: Mapping[str, Any]) -> None:
-    page = (HERE / template).read_text(encoding="utf-8")
+def write_page(path: Path, template: Path, data: Mapping[str, Any]) -> None:
+    """Write a page: a template with the shared style and script, and the data, in their places."""
+    page = template.read_text(encoding="utf-8")
     for name in SHARED:
         page = page.replace(f"/* {name} */", (HERE / name).read_text(encoding="utf-8"))
     # ASCII alone, and no `<`: whatever a title holds, it cannot end the element it stands in.
