@@ -61,10 +61,10 @@ def _truth(corpus: Path, store: SpectrogramStore) -> tuple[dict[str, np.ndarray]
     return known, np.unique(tracks["artist"].to_numpy()[row], return_inverse=True)[1]
 
 
-def untrained(encoder: Encoder) -> Encoder:
-    """The same network and scaling with weights as training finds them, but for the last layer,
-    which starts from nothing."""
-    torch.manual_seed(0)
+def untrained(encoder: Encoder, rng_seed: int = 0) -> Encoder:
+    """The same network and scaling with weights as a training of `rng_seed` finds them, but for the
+    last layer, which starts from nothing."""
+    torch.manual_seed(rng_seed)
     fresh = Encoder(encoder.name, encoder.arguments, encoder.mel_spec, encoder.input_mean,
                     encoder.input_std)  # fmt: skip
     *_, output = (m for m in fresh.modules() if isinstance(m, torch.nn.Linear))
@@ -83,7 +83,7 @@ def _print(name: str, features: np.ndarray, known: dict[str, np.ndarray], artist
 
 def _probe(features, known: np.ndarray, artists: np.ndarray, model, strengths) -> str:
     """Accuracy, or R² of numbers, of tracks by artists that the probe has not heard."""
-    inputs = _rotated(features)
+    inputs = rotated(features)
     foretold = np.empty(len(known), dtype=known.dtype)
     for train, asked in GroupKFold(FOLDS).split(inputs, known, artists):
         within = GroupShuffleSplit(1, test_size=0.25, random_state=0)
@@ -101,7 +101,7 @@ def _probe(features, known: np.ndarray, artists: np.ndarray, model, strengths) -
     return f"{score(np.arange(len(known))):.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _rotated(features: np.ndarray) -> np.ndarray:
+def rotated(features: np.ndarray) -> np.ndarray:
     """Standardised, of mean square length 1 and turned into the space that the tracks span: to a
     linear model with an L2 penalty it is all the same, and a fraction of the work."""
     scaled = StandardScaler().fit_transform(features.astype(np.float64))
