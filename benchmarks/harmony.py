@@ -328,7 +328,8 @@ def _draw(told: Told, layers: Sequence[str]) -> None:
         panel.set_title(layer, fontsize=11)
         panel.set_xticks(SEMITONES[::3])
         panel.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("transposed by semitones", fontsize=11)
+    for panel in panels[-1]:
+        panel.set_xlabel("semitones", fontsize=11)
     figure.supylabel("likeness to the piece in its key", fontsize=11)
     figure.suptitle(
         "What transposition changes, in two simulated worlds, five trainings each, 95 % intervals"
