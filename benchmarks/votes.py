@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cbmr.batches import StationBatches, station_batches
+from cbmr.batches import REHEARSED, StationBatches, station_batches
 from cbmr.corpus import Thumbs
 from cbmr.encoder import Encoder, load_encoder
 from cbmr.evaluation.held_out import votes_in_store
@@ -83,7 +83,7 @@ def _stations(store: SpectrogramStore, votes: Thumbs, targets: np.ndarray) -> li
 def _plain(store: SpectrogramStore, votes: Thumbs) -> list[Step]:
     preferences = make_preferences(votes)
     pairs = pairs_among(preferences.group, preferences.up)
-    rng, steps, size = np.random.default_rng(0), [], BATCH // 3
+    rng, steps, size = np.random.default_rng(0), [], round((1 + REHEARSED) * BATCH) // 3
     for _ in range(STEPS):
         up, down = pairs[rng.choice(len(pairs), size, replace=False)].T
         rows = np.concatenate([votes.seed[up], votes.track[up], votes.track[down]])
