@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from cbmr.sources.demo.names import ARTIST_FORMS, TITLE_FORMS, make_name, make_title, unique_names
 from cbmr.sources.demo.score import METRES, MODES, Music, Sound
 
 ATTRIBUTES = (
@@ -55,17 +56,6 @@ PROGRESSIONS = (
 )
 FIGURES = ((0, 1, 2), (0, 2, 1, 2), (0, 1, 2, 1), (2, 1, 0), (0, 0, 2, 1), (0, 3, 1, 2, 4))
 
-ONSETS = ["b", "br", "d", "dr", "f", "g", "gl", "h", "j", "k", "kl", "l", "m", "n", "p", "r", "s",
-          "st", "t", "tr", "v", "w", "z"]  # fmt: skip
-VOWELS = ["a", "a", "e", "e", "i", "i", "o", "o", "u", "ai", "ea", "ou", "é", "ö", "å", "í"]
-CODAS = ["", "", "", "", "n", "r", "l", "s", "m", "nd", "th", "x"]
-CHARACTERS = "青空夜雨月花風海星森光夢春雪音波東山川影"
-ARTIST_FORMS = ("{a}", "{a} {b}", "{a} {b}", "The {a}s", "{a} & {b}", "{a}, {b} & {c}", "O'{a}",
-                "{a} = {b}", "{z}", "DJ {a}", "{a} ({b})", "{a}/{b}")  # fmt: skip
-TITLE_FORMS = ("{a}", "{a} {b}", "{a} {b} {c}", "{a} (Live)", "{a}'s {b}", "{a} & {b}", "{a} = {b}",
-               "{z}", "{z} ({a})", "{a}, {b}", "{a}: {b}?", "No. {n}", "#{n} {a}", '"{a}" {b}',
-               "{a} – {b}", "{a} [{n}]", "…{a}", "100% {a}")  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Track:
@@ -92,12 +82,12 @@ def make_catalogue(
     # Styles are spread evenly over each attribute, so that few of them already cover it.
     spread = ndtri((np.arange(styles) + 0.5) / styles)
     style_part = np.stack([rng.permutation(spread) for _ in ATTRIBUTES], axis=1)
-    style_names = _unique_names(rng, ("{a}", "{a} {b}", "neo-{a}", "post-{a}"), styles)
+    style_names = unique_names(rng, ("{a}", "{a} {b}", "neo-{a}", "post-{a}"), styles)
     style_progressions = [rng.permutation(len(PROGRESSIONS))[:3] for _ in range(styles)]
 
     style_of = rng.permutation(np.arange(artists) % styles)
     artist_part = rng.standard_normal((artists, len(ATTRIBUTES)))
-    artist_names = _unique_names(rng, ARTIST_FORMS, artists)
+    artist_names = unique_names(rng, ARTIST_FORMS, artists)
     sounds = [_sound(rng) for _ in range(artists)]
 
     artist_of = _share_tracks(rng, tracks, artists)
@@ -109,7 +99,7 @@ def make_catalogue(
         style = int(style_of[artist])
         members = np.flatnonzero(artist_of == artist)
         for album, album_members in enumerate(_albums(rng, members)):
-            album_name = _name(rng, TITLE_FORMS)
+            album_name = make_name(rng, TITLE_FORMS)
             kinds = _kinds(rng, len(album_members))
             for track, kind in zip(album_members, kinds, strict=True):
                 latent = STYLE_SHARE**0.5 * style_part[style]
@@ -135,7 +125,7 @@ def make_catalogue(
                     Track(
                         track_id=f"t{track:05d}",
                         path=f"audio/artist{artist:04d}/album{album:02d}/t{track:05d}.mp3",
-                        title=_title(rng, kind),
+                        title=make_title(rng, kind),
                         artist=artist_names[artist],
                         artist_number=artist,
                         album=album_name,
@@ -276,35 +266,3 @@ def _kinds(rng: np.random.Generator, count: int) -> list[str]:
     if rng.random() < 0.25:
         kinds[-1] = "outro"
     return kinds
-
-
-def _title(rng: np.random.Generator, kind: str) -> str:
-    title = _name(rng, TITLE_FORMS)
-    suffixes = {"remix": " (Remix)", "cover": " [Cover]", "intro": " (Intro)"}
-    return title + (suffixes.get(kind, "") if rng.random() < 0.5 else "")
-
-
-def _unique_names(rng: np.random.Generator, forms: tuple[str, ...], count: int) -> list[str]:
-    names: list[str] = []
-    while len(names) < count:
-        name = _name(rng, forms)
-        if name not in names:
-            names.append(name)
-    return names
-
-
-def _name(rng: np.random.Generator, forms: tuple[str, ...]) -> str:
-    characters = "".join(rng.choice(list(CHARACTERS), rng.integers(2, 5)))
-    words = {letter: _word(rng) for letter in "abc"}
-    form = forms[rng.integers(len(forms))]
-    return form.format(**words, z=characters, n=rng.integers(1, 200))
-
-
-def _word(rng: np.random.Generator) -> str:
-    syllables = [
-        ONSETS[rng.integers(len(ONSETS))]
-        + VOWELS[rng.integers(len(VOWELS))]
-        + CODAS[rng.integers(len(CODAS))]
-        for _ in range(rng.integers(1, 4))
-    ]
-    return "".join(syllables).capitalize()
