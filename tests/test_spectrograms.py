@@ -8,13 +8,20 @@ import os
 import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 
 from cbmr.errors import InputError
 from cbmr.logmel import MelSpec, logmel
-from cbmr.spectrograms import SpectrogramStore, build_store, store_frames
+from cbmr.spectrograms import (
+    SpectrogramStore,
+    band_scale,
+    build_store,
+    read_logmels,
+    store_frames,
+)
 from cbmr.spectrograms import store_folder as folder_of
 from cbmr.spectrograms.decoding import Decoded
 from tests.conftest import tone, write_wav
@@ -331,3 +338,53 @@ def test_a_file_that_could_not_be_opened_is_tried_again(audio, tmp_path, monkeyp
     monkeypatch.setattr(room, "decode_all", real)
     again = build(tmp_path, audio)
     assert (again.decoded, again.skipped) == (1, {})
+
+
+# --- scaling ------------------------------------------------------------------------------------
+
+
+class Held:
+    """A store of log-mels in memory `[rows, mels, frames]`."""
+
+    mel_spec = SPEC
+
+    def __init__(self, logmels):
+        self.logmels, self.mels = logmels, logmels.shape[1]
+        self.frames = np.full(len(logmels), logmels.shape[2])
+
+    def __getitem__(self, rows):
+        return self.logmels[rows]
+
+
+def test_a_band_is_scaled_by_half_of_the_median_deviation_at_least():
+    """Three bands of two frames, 0 and 2, 0 and 4, 1 and 1.02: means 1, 2, 1.01; deviations 1, 2
+    and .01, whose median is 1: the last becomes a half. What is no sound stays as it is."""
+    store = Held(np.array([[[0, 2], [0, 4], [1, 1.02]]]))
+    mean, spread = band_scale(store, np.array([0]))
+    np.testing.assert_allclose(mean, [1, 2, 1.01])
+    np.testing.assert_allclose(spread, [1, 2, 0.5])
+    store.mel_spec = None
+    np.testing.assert_allclose(band_scale(store, np.array([0]))[1], [1, 2, 0.01], rtol=1e-5)
+
+
+def test_the_same_music_from_another_codec_stays_near(tmp_path):
+    """An MP3 of 32 kbit/s has its highest bands empty, one of 160 has not. Scaled by their own
+    deviation the second is hundreds of deviations off there; scaled as trained it is not."""
+    rng = np.random.default_rng(0)
+    loudness = np.repeat(10 ** rng.uniform(-3, -1, 16), 22_050 // 4)
+    hiss = (loudness * rng.standard_normal(len(loudness))).astype(np.float32)
+    logmels = []
+    for kilobits in (32, 160):
+        with av.open(tmp_path / f"{kilobits}.mp3", "w") as container:
+            stream = container.add_stream("libmp3lame", rate=22_050)
+            stream.layout, stream.bit_rate = "mono", 1_000 * kilobits
+            frame = av.AudioFrame.from_ndarray(hiss[None], format="fltp", layout="mono")
+            frame.sample_rate = 22_050
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+        read, _ = read_logmels(tmp_path / f"{kilobits}.mp3", MelSpec(), 3.0, 1)
+        logmels.append(read.astype(np.float64))
+    mean, spread = (array.numpy()[:, None] for array in band_scale(Held(logmels[0]), np.array([0])))
+    own = logmels[0].std(axis=2).T
+    off = np.abs(logmels[1][0] - mean)
+    assert (off / own).max() > 100
+    assert (off / spread).max() < 10

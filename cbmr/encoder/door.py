@@ -27,6 +27,8 @@ KEYS = (
 )  # fmt: skip
 SMALLEST_STD = 1e-3
 """A band that never changes is left near zero, not blown up."""
+APART = 0.1
+"""Of Glorot's weights, by which a mixture's components begin apart."""
 MAY_DIFFER = ("embedding_size", "components", "dropout")
 """Arguments that leave every layer but the last one as it is."""
 
@@ -65,6 +67,10 @@ class Encoder(nn.Module):
         self.name, self.arguments, self.mel_spec = name, arguments, mel_spec
         self.components = int(arguments.get("components", 0))
         self.network = ENCODERS[name](**_of_network(arguments))
+        if self.components > 1:
+            # From zero all components would learn the same for ever: one Gaussian, thrice.
+            last = self.network.get_submodule(last_layer(self.network))
+            nn.init.xavier_uniform_(last.weight, gain=APART)
         self.register_buffer("input_mean", input_mean.float(), persistent=False)
         self.register_buffer("input_std", input_std.float(), persistent=False)
 

@@ -103,7 +103,7 @@ class ThumbRanking(Learner):
     the squared error to the unit-norm factors, whatever stage 1's objective was, so that listening
     is not forgotten.
 
-    The loss sees unit-norm embeddings, as serving does.
+    Both see unit-norm embeddings, as serving does: not every objective gives them a length.
     """
 
     def __init__(
@@ -149,16 +149,17 @@ class ThumbRanking(Learner):
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         embedding = self.encoder.expected(self.predict(batch))
-        thumbs = self.thumb_loss(F.normalize(embedding.float(), dim=1), batch)
+        unit = F.normalize(embedding.float(), dim=1)
+        thumbs = self.thumb_loss(unit, batch)
         anchored = ~batch["target"].isnan().any(dim=1)
         loss = thumbs
         if anchored.any():
-            error = factor_error(embedding[anchored], batch["target"][anchored])
+            error = factor_error(unit[anchored], batch["target"][anchored])
             loss = thumbs + self.anchor * error
         numbers: dict[str, torch.Tensor | float] = {
             "train/loss": loss,
             "train/thumbs": thumbs,
-            "train/votes_per_track": len(batch["up"]) / len(embedding),
+            "train/votes_per_track": len(batch["up"]) / len(unit),
         }
         self.log_dict(numbers, on_step=False, on_epoch=True, batch_size=1)
         return loss

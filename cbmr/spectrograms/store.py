@@ -18,6 +18,8 @@ FORMAT_VERSION = 1
 DECODING_VERSION = 1
 """Of what a row holds, from the choice of an excerpt to the log-mel: with another one every file is
 decoded anew."""
+LEAST_SPREAD = 0.5
+"""Of the median band's; bands that hold music have three quarters of it and more."""
 
 
 class Store(Protocol):
@@ -147,7 +149,12 @@ class SpectrogramStore:
 
 
 def band_scale(store: Store, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation `[mels]` of every band over the real frames of these rows."""
+    """Mean and standard deviation `[mels]` of every band over the real frames of these rows; of
+    sound, the deviation is `LEAST_SPREAD` of the median band's at least.
+
+    A lossy codec empties the highest bands. Scaled by the little that is left there, a file from
+    another codec would be hundreds of deviations away from all that was trained on.
+    """
     total = square = np.zeros(store.mels)
     for row in rows:
         real = store[np.array([row])][0, :, : store.frames[row]].astype(np.float64)
@@ -155,7 +162,10 @@ def band_scale(store: Store, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tens
         square = square + np.square(real).sum(axis=1)
     mean = total / store.frames[rows].sum()
     variance = np.maximum(square / store.frames[rows].sum() - mean**2, 0)
-    return torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(variance)).float()
+    spread = np.sqrt(variance)
+    if store.mel_spec is not None:
+        spread = np.maximum(spread, LEAST_SPREAD * np.median(spread))
+    return torch.from_numpy(mean).float(), torch.from_numpy(spread).float()
 
 
 def store_folder(folder: Path, spec: MelSpec, excerpt_s: float, excerpts: int = 1) -> Path:

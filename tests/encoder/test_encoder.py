@@ -10,10 +10,12 @@ from cbmr.encoder import (
     begin_from,
     last_layer,
     load_encoder,
+    mixture,
     save_encoder,
 )
 from cbmr.errors import InputError
 from cbmr.logmel import MelSpec
+from cbmr.losses import mixture_error
 
 SPEC = MelSpec(mels=16)
 SMALL = {"channels": [8, 8, 12, 12], "hidden": 16}
@@ -237,3 +239,26 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 def test_an_unknown_encoder_is_named():
     with pytest.raises(InputError, match="encoder=spotify2015: expected one of"):
         Encoder("spotify2015", {}, SPEC, torch.zeros(16), torch.ones(16))
+
+
+# --- mixtures -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_components_of_a_mixture_part(precision):
+    """Were they the same at first, each would get the same gradient and none could ever differ."""
+    torch.manual_seed(0)
+    arguments = {"mels": 16, "embedding_size": 5, **SMALL, "components": 3}
+    encoder = Encoder("spotify2014", arguments, SPEC, torch.zeros(16), torch.ones(16))
+    last = encoder.network.get_submodule(last_layer(encoder.network))
+    optimiser = torch.optim.SGD(encoder.parameters(), lr=0.1)
+    target = torch.nn.functional.normalize(torch.randn(8, 5), dim=1)
+    for _ in range(3):
+        optimiser.zero_grad()
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            predicted = encoder.predict(torch.randn(8, 16, 120), torch.full((8,), 120))
+            mixture_error(*mixture(predicted, 3), target).backward()
+        optimiser.step()
+    first, second, third = last.weight.grad.unflatten(0, (3, -1))
+    for one, other in ((first, second), (first, third), (second, third)):
+        assert (one - other).norm() > 0.01 * one.norm()
