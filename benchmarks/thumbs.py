@@ -50,7 +50,7 @@ from tasks.runs import say
 from tasks.stages import predicted_vectors
 
 WORLDS, BOOTSTRAPS, PROCESSES = 3, 200, 2
-RATES = (0.05, 0.015)
+RATES = (0.1, 0.03)
 DEFAULT = "drlim"
 VOTES = (500, 5_000, 50_000)
 MANY_VOTES = 85_000

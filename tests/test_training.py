@@ -44,7 +44,7 @@ def train_all(folder, run):
     run.mkdir(exist_ok=True)
     run_task(scan, folder, run, "workers=1")
     run_task(factorize, folder, run, "factors.size=4", "factors.options.regularization=1")
-    run_task(regress, folder, run, *TINY, *ENCODER)
+    run_task(regress, folder, run, *TINY, *ENCODER, "learning_rate=0.03")
     run_task(rank, folder, run, *TINY, "learning_rate=0.1")
     assert read_json(run / "rank/metrics.json")["epoch"] > 0  # not stage 1's encoder again
 
