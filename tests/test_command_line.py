@@ -362,7 +362,9 @@ def test_a_sweep_gives_each_job_a_run_of_its_own(home, tmp_path):
 
 
 def test_a_playlist_on_standard_output_is_json_alone(home):
-    playlist = json.loads(succeeded(play(home, "t0", n=5, format="json")).stdout)
+    playlist = json.loads(
+        succeeded(play(home, "t0", n=5, format="json", duplicate_similarity=1)).stdout
+    )
     assert set(playlist) == {"title", "tracks"}
     first, *others = playlist["tracks"]
     assert set(first) == {"track_id", "title", "artist", "path", "similarity"}
@@ -467,8 +469,8 @@ def test_several_seeds_are_a_list_of_what_one_would_be(home):
     assert len({*ids}) == len(ids) == 9
     assert [name for name in ids if name in ("t1", "t3", "t4", "t6")] == ["t1", "t3", "t4", "t6"]
     assert (ids[0], ids[-1]) == ("t1", "t6")
-    both = play(home, "[t0,t1]", n=3, format="json", weights="[1000,1]", duplicate_similarity=1)
-    one = play(home, "t0", n=4, format="json", duplicate_similarity=1)
+    both = play(home, "[t0,t1]", n=3, format="json", weights="[1000,1]", **every)
+    one = play(home, "t0", n=4, format="json", **every)
     assert ids_of(both)[2] == next(name for name in ids_of(one) if name not in ("t0", "t1"))
 
 
