@@ -41,7 +41,6 @@ from cbmr.priors import training_targets
 from cbmr.sources.demo import make_demo
 from cbmr.sources.tables import read_corpus
 from cbmr.spectrograms import SpectrogramStore
-from cbmr.vectors import aligned
 from tasks import factorize, rank, regress, scan
 from tasks.command import CONF
 from tasks.evaluate import SIMULATED
@@ -69,6 +68,8 @@ METRICS = ("thumbs AUC", "AUC")
 KERNELS = {"kernelridge__alpha": [0.03, 0.1, 0.3, 1], "kernelridge__gamma": [0.01, 0.03, 0.1]}
 PERFECT = "perfect hearing"
 KNOWN = ("ridge", "artist mean + ridge", "stage 1", PERFECT, "ceiling: sound")
+EXPORTED = ("stage 1 + prior", f"{DEFAULT} + prior")
+"""What stages export: sound, blended with the artist where it is known."""
 
 
 @dataclass(frozen=True)
@@ -233,17 +234,15 @@ def evaluate_runs(folder: Path, world: int, names: dict[str, str]) -> Table:
     readable = rows_of(store.track_ids, corpus.track_ids) >= 0
     question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
     stages = {"stage 1": predicted_vectors(first / "regress")}
+    for name, variant in names.items():
+        stages[name] = predicted_vectors(_run(folder, world, variant) / "rank")
     settings = hydra.compose("evaluate")
     rows = make_rows(
         corpus, store, factors, question, stages, {},
         words=settings.words, hidden=settings.hidden, rng_seed=0, report=say,
     )  # fmt: skip
-    rows = [row for row in rows if row.name in KNOWN]
+    rows = [row for row in rows if row.name in (*KNOWN, *names, *EXPORTED)]
     rows.append(Row(PERFECT, perfect_hearing(corpus, factors), rows[0].users))
-    users = next(row.users for row in rows if row.name == "stage 1")
-    for name, variant in names.items():
-        vectors = predicted_vectors(_run(folder, world, variant) / "rank")
-        rows.append(Row(name, aligned(corpus, vectors), users))
     return compare(rows, question, bootstraps=BOOTSTRAPS, rng_seed=world)
 
 
@@ -265,13 +264,14 @@ def _markdown(table: Table, folder: Path) -> list[str]:
         "sound alone predicts them; paired 95 % intervals of "
         f"{BOOTSTRAPS} bootstrap draws over listeners and artists. *Closed* is the share of the "
         f"way from ridge to what the sound can tell. *{PERFECT.capitalize()}* is a regression on "
-        "the same training tracks that is given the world's attributes in place of sound.",
+        "the same training tracks that is given the world's attributes in place of sound. *+ prior* "
+        "is what stages export: an artist's training vectors blended into its new tracks.",
         "",
     ]
     heads = [f"{column}: {head}" for column in table.columns
              for head in ("thumbs AUC", "to stage 1", "closed", "AUC", "to stage 1")]  # fmt: skip
     lines += _heads("loss", heads)
-    for row in (*KNOWN[:3], *LOSSES, *KNOWN[3:]):
+    for row in (*KNOWN[:3], *LOSSES, *EXPORTED, *KNOWN[3:]):
         lines.append(_line(row, [cell for column in table.columns for cell in (
             f"{table.at(row, column, 'thumbs AUC'):.3f}", apart(table, row, column, "thumbs AUC"),
             f"{closed(table, row, column):.0%}",
