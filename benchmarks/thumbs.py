@@ -195,13 +195,11 @@ def train_stage_2(folder: Path, world: int, variant: Variant) -> str:
     """Stage 2 from that world's stage 1, unless it is there; its validation in a line."""
     torch.set_num_threads(1)
     run, first = _run(folder, world, variant.name), _run(folder, world, "stage 1")
-    if not (run / "regress").exists():
-        run.mkdir(exist_ok=True)
-        (run / "spectrograms").symlink_to((first / "spectrograms").resolve())
-        for name in ("factors.json", "factors.npz"):
-            shutil.copy(first / name, run)
-        shutil.copytree(first / "regress", run / "copied")
-        (run / "copied").rename(run / "regress")
+    run.mkdir(exist_ok=True)
+    for name in ("spectrograms", "factors.json", "factors.npz", "regress"):
+        # Links: a stage 1 that was trained anew is the one that every row goes on from.
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to((first / name).resolve())
     corpus = _corpus(folder, world, variant.votes)
     with hydra.initialize_config_dir(CONF, version_base=None), redirect_stderr(io.StringIO()):
         compose_and_run(rank, [*_shared(corpus, run), *variant.overrides])
@@ -264,8 +262,8 @@ def _markdown(table: Table, folder: Path) -> list[str]:
         "sound alone predicts them; paired 95 % intervals of "
         f"{BOOTSTRAPS} bootstrap draws over listeners and artists. *Closed* is the share of the "
         f"way from ridge to what the sound can tell. *{PERFECT.capitalize()}* is a regression on "
-        "the same training tracks that is given the world's attributes in place of sound. *+ prior* "
-        "is what stages export: an artist's training vectors blended into its new tracks.",
+        "the same training tracks that is given the world's attributes in place of sound. "
+        "*+ prior* is what stages export: an artist's training vectors blended into new tracks.",
         "",
     ]
     heads = [f"{column}: {head}" for column in table.columns
