@@ -195,9 +195,11 @@ def train_stage_2(folder: Path, world: int, variant: Variant) -> str:
     """Stage 2 from that world's stage 1, unless it is there; its validation in a line."""
     torch.set_num_threads(1)
     run, first = _run(folder, world, variant.name), _run(folder, world, "stage 1")
+    # Links: a stage 1 that was trained anew is the one that every row goes on from.
+    if not (run / "regress").is_symlink():
+        shutil.rmtree(run, ignore_errors=True)  # of a benchmark that kept copies
     run.mkdir(exist_ok=True)
     for name in ("spectrograms", "factors.json", "factors.npz", "regress"):
-        # Links: a stage 1 that was trained anew is the one that every row goes on from.
         (run / name).unlink(missing_ok=True)
         (run / name).symlink_to((first / name).resolve())
     corpus = _corpus(folder, world, variant.votes)
