@@ -120,6 +120,15 @@ def test_serving_rooms_load_no_training_library():
 # --- configuration ------------------------------------------------------------------------------
 
 
+def test_the_default_row_of_the_results_is_the_default_of_the_tasks():
+    shared = OmegaConf.load(ROOT / "benchmarks/results.yaml")
+    row = OmegaConf.load(ROOT / f"benchmarks/rows/{shared.default}.yaml")
+    with hydra.initialize_config_dir(CONF, version_base=None):
+        for task in ("factorize", "regress"):
+            overrides = [*shared[task], *row.get(task, ())]
+            assert hydra.compose(task, overrides) == hydra.compose(task)
+
+
 def test_every_yaml_fits_what_it_configures():
     """Tasks are composed and checked against themselves; encoder files are bound to their network,
     `MelSpec`, CF options to their model, and the demo world's settings to `make_demo`."""
