@@ -188,7 +188,8 @@ def _log_likelihood(parts: Parts, x: torch.Tensor, votes: Thumbs, flip_rate: flo
     scale, offset, metric, listener, station = parts
     heard = F.normalize(x @ metric.T, dim=1)
     seed, track, user = (torch.from_numpy(rows) for rows in (votes.seed, votes.track, votes.user))
-    likeness = (heard[seed] * heard[track]).sum(dim=1)
-    z = scale * likeness + offset + listener[user] + station[seed]
+    # `x[rows]` adds up its gradients in whichever order threads come; this in one.
+    likeness = (heard.index_select(0, seed) * heard.index_select(0, track)).sum(dim=1)
+    z = scale * likeness + offset + listener.index_select(0, user) + station.index_select(0, seed)
     meant = torch.where(torch.from_numpy(votes.up), z, -z)
     return ((1 - flip_rate) * meant.sigmoid() + flip_rate * (-meant).sigmoid()).log()

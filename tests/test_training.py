@@ -15,13 +15,14 @@ import polars as pl
 import pytest
 import torch
 
-from cbmr.batches import EpochSampler, StationBatches
+from cbmr.batches import EpochSampler, StationBatches, station_batches
 from cbmr.corpus import Thumbs
 from cbmr.embed import embed_file
-from cbmr.encoder import load_encoder
+from cbmr.encoder import Encoder, load_encoder
 from cbmr.errors import InputError
 from cbmr.evaluation.held_out import HeldOut
 from cbmr.files import read_json
+from cbmr.learners import ThumbRanking, train
 from cbmr.preferences import make_preferences
 from cbmr.vectors import load_vectors
 from tasks import evaluate, factorize, rank, regress, scan
@@ -63,6 +64,56 @@ def made(tmp_path_factory):
     write_corpus(home / "corpus")
     train_all(home / "corpus", home / "run")
     return home
+
+
+class Store:
+    """Vectors in the shape of log-mels of one frame."""
+
+    def __init__(self, tracks, size):
+        self.vectors = np.random.default_rng(0).normal(size=(tracks, size, 1)).astype(np.float16)
+        self.frames = np.ones(tracks, dtype=np.int64)
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitem__(self, rows):
+        return self.vectors[rows]
+
+
+@pytest.mark.parametrize("loss", rank.LOSSES)
+def test_stage_2_is_the_same_to_the_bit_on_several_threads(
+    loss, tmp_path, two_threads, monkeypatch
+):
+    """So many votes on one track that threads share the sum of its gradients; in float32, where
+    each rounding shows."""
+    monkeypatch.setattr("cbmr.learners.loop.precision", lambda: "32-true")
+    tracks, votes, size = 24, 4000, 32
+    rng = np.random.default_rng(0)
+    rows = (rng.integers(0, most, votes) for most in (9, tracks, tracks))
+    preferences = make_preferences(Thumbs(*rows, rng.random(votes) < 0.5))
+    targets = rng.normal(size=(tracks, size)).astype(np.float32)
+    with hydra.initialize_config_dir(CONF, version_base=None):
+        settings = hydra.compose("rank", [f"loss={loss}"]).loss
+    trained = []
+    for number in range(2):
+        torch.manual_seed(0)
+        learner = ThumbRanking(
+            Encoder(
+                "vector", {"mels": 8, "embedding_size": size, "hidden": [16]}, None,
+                torch.zeros(8), torch.ones(8),
+            ),
+            None,
+            loss=loss, options=dict(settings.options), anchor=1.0, layer_decay=1.0,
+            frozen_convolutions=False, learning_rate=0.1, weight_decay=0.0,
+            augmentation={"crop_frames": 1}, rng_seed=0,
+        )  # fmt: skip
+        batches = station_batches(
+            Store(tracks, 8), preferences, targets, None, batch_size=tracks, rng_seed=0, workers=0
+        )
+        train(learner, batches, tmp_path / str(number), epochs=8, fingerprint="")
+        trained.append(learner.encoder.state_dict())
+    first, again = trained
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_no_held_out_play_or_vote_reaches_a_training_artefact(made, tmp_path):

@@ -49,6 +49,13 @@ def test_the_docstrings_example_of_a_correction():
     np.testing.assert_allclose(certainty, 1)
 
 
+def test_a_fit_is_the_same_to_the_bit_on_several_threads(two_threads):
+    factors, votes, _ = simulated(np.random.default_rng(0), 20_000, flip_rate=0.1)
+    first, again = (fit_votes(factors, votes, flip_rate=0.1, rng_seed=0) for _ in range(2))
+    for name in ("scale", "offset", "metric", "listener", "station"):
+        assert np.array_equal(getattr(first, name), getattr(again, name)), name
+
+
 @pytest.mark.parametrize("flip_rate", [0.0, 0.2])
 def test_no_other_optimiser_finds_anything_likelier(flip_rate):
     """A posterior written as a plain loop, at the fit and after scipy's own search from there."""

@@ -69,6 +69,8 @@ def train(
             devices=1,
             precision=precision(),
             gradient_clip_val=LARGEST_GRADIENT,
+            # Else threads add up the gradients of one track's votes in whichever order they come.
+            deterministic="warn",
             callbacks=callbacks,
             plugins=_WholeCheckpoints(),
             logger=CSVLogger(folder, name="logs", version=""),
