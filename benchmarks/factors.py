@@ -95,9 +95,12 @@ def _unsaid(_: str) -> None:
 
 def _popularity(shown: Plays, artist_ids: np.ndarray, user_ids: np.ndarray) -> Factors:
     users, artists = np.unique(shown.user), np.unique(shown.track)
-    listeners = np.bincount(shown.track)[artists].astype(np.float32)[:, None]
+    listeners = np.bincount(shown.track)[artists]
     everyone = np.ones((len(users), 1), dtype=np.float32)
-    return Factors(artist_ids[artists], listeners, user_ids[users], everyone)
+    return Factors(
+        artist_ids[artists], listeners.astype(np.float32)[:, None], listeners,
+        user_ids[users], everyone,
+    )  # fmt: skip
 
 
 def simulate(rng_seed: int) -> tuple[Plays, np.ndarray, np.ndarray]:

@@ -97,7 +97,7 @@ def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
             if missing:
                 raise InputError(
                     f"{path} has no array {missing[0]!r} (it has {', '.join(archive.files)}): "
-                    "it was made by something else"
+                    "it was made by something else or an older cbmr; remove it and make it anew"
                 )
             arrays = tuple(archive[name] for name in names)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:

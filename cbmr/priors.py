@@ -1,9 +1,9 @@
 """What is known of a track besides its sound: its artist's and its album's other tracks, and its
-first plays.
+plays.
 
 All vectors are of the space of the CF factors. `group_means` and `blend` serve new tracks of known
 artists, and `choose_weight` says how far the artist is trusted; `fold_in` and `blend_plays` serve
-tracks with few plays.
+tracks with few plays, and `seed_vectors` seeds that have listeners.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,9 @@ from cbmr.factors import Factors, confidence, unit_rows
 PRIORS = {"artist": ("artist", "album"), "album": ("album", "artist")}
 """Where a prior looks for a track's training neighbours: the first that has any."""
 WEIGHTS = tuple(step / 10 for step in range(1, 10))
+USUAL_K = 3.0
+"""As how many plays content counts where nobody chose: as validation did on three of three demo
+worlds (RESULTS.md)."""
 
 
 @dataclass(frozen=True)
@@ -151,3 +154,17 @@ def blend_plays(
     cf = np.zeros_like(content)
     cf[known] = unit_rows(folded[known])
     return blend(content, cf, plays / (plays + k))
+
+
+def seed_vectors(content: np.ndarray, track_ids: np.ndarray, factors: Factors) -> np.ndarray:
+    """What tracks ask with when they are seeds: `blend_plays` of their `content` `[tracks, size]`
+    and their CF factors, by how many listened; without factors, content as it is.
+
+    Only the asking side: what is looked for is compared by sound, heard or not. Listeners in both
+    would push every heard track away from the heard ones, as CF's vectors are further apart than
+    those that sound predicts, and bring new tracks in their place.
+    """
+    at = rows_of(factors.track_ids, track_ids)
+    cf = np.where((at >= 0)[:, None], factors.item_factors[at], np.float32(0))
+    listeners = np.where(at >= 0, factors.item_listeners[at], 0)
+    return blend_plays(content, cf, listeners[:, None], USUAL_K)

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from cbmr.playlists import (
 )
 from cbmr.vectors import load_vectors
 from tasks.command import command
-from tasks.runs import MANIFESTS, read_corpus, say, serving_stage, where
+from tasks.runs import MANIFESTS, factors_of, read_corpus, say, serving_stage, where
 
 RULES = ("negative_distance", "min_duration_s", "max_duration_s", "max_per_artist", "max_per_album",
          "title_variants", "duplicate_similarity", "artist_spacing")  # fmt: skip
@@ -60,6 +61,7 @@ def run(cfg: DictConfig) -> None:
         say(f"note: {text}")
 
     tracks = heard(cfg, catalogue, seeds.tracks + unwanted, folder / stage / "encoder.pt", manifest)
+    asking = _with_listeners(cfg, catalogue, tracks[: len(seeds.tracks)], manifest)
     rules = make_rules(
         exclude=excluded,
         negative=[track.vector for track in tracks[len(seeds.tracks) :]],
@@ -80,7 +82,7 @@ def run(cfg: DictConfig) -> None:
     playlist = make_playlist(
         catalogue,
         index,
-        tracks[: len(seeds.tracks)],
+        asking,
         rules,
         weights=seeds.weights,
         title=cfg.title or seeds.title or None,
@@ -162,6 +164,25 @@ def heard(
     return [
         catalogue.track(source, vectors[source.path] if isinstance(source, Entry) else None)
         for source in sources
+    ]
+
+
+def _with_listeners(
+    cfg: DictConfig, catalogue: Catalogue, seeds: list[Track], manifest: dict[str, Any]
+) -> list[Track]:
+    """Seeds that ask with what their listeners know of them, where they have some."""
+    factors = factors_of(cfg, manifest)
+    known = [seed for seed in seeds if isinstance(seed.source, int)]
+    if factors is None or not known:
+        return seeds
+
+    from cbmr.priors import seed_vectors  # here, since it loads SciPy
+
+    ids = catalogue.corpus.track_ids[[seed.source for seed in known]]
+    queries = iter(seed_vectors(np.stack([seed.vector for seed in known]), ids, factors))
+    return [
+        replace(seed, query=next(queries)) if isinstance(seed.source, int) else seed
+        for seed in seeds
     ]
 
 

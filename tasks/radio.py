@@ -35,7 +35,7 @@ from cbmr.radio import (
 )
 from cbmr.vectors import Vectors, load_vectors
 from tasks.command import command
-from tasks.runs import MANIFESTS, read_corpus, say, serving_stage, where
+from tasks.runs import MANIFESTS, factors_of, read_corpus, say, serving_stage, where
 
 FORMAT_VERSION = 1
 PICKS = 5
@@ -184,8 +184,7 @@ def _vectors(cfg: DictConfig, corpus: Corpus, kept: dict[str, Any]) -> Vectors:
 
 
 def _station(cfg: DictConfig, catalogue: Catalogue, kept: dict[str, Any], path: Path) -> Station:
-    vectors = catalogue.vectors
-    start = vectors.of(np.array([kept["seed"]]))[0]
+    vectors, start = catalogue.vectors, _seed(cfg, catalogue, kept)
     if kept["listener"] is not None:
         start = with_taste(start, _taste(cfg, kept, len(start)))
     gone = [kept["seed"], *(item["track_id"] for item in kept["picks"])]
@@ -205,6 +204,19 @@ def _station(cfg: DictConfig, catalogue: Catalogue, kept: dict[str, Any], path: 
             )
         station = vote(station, row, item["up"])
     return station
+
+
+def _seed(cfg: DictConfig, catalogue: Catalogue, kept: dict[str, Any]) -> np.ndarray:
+    """What the seed asks for `[size]`: by its sound, and by its listeners where it has some."""
+    ids = np.array([kept["seed"]])
+    content = catalogue.vectors.of(ids)
+    factors = factors_of(cfg, read_json(Path(cfg.run) / MANIFESTS[kept["stage"]]))
+    if factors is None:
+        return content[0]
+
+    from cbmr.priors import seed_vectors  # here, since it loads SciPy
+
+    return seed_vectors(content, ids, factors)[0]
 
 
 def _taste(cfg: DictConfig, kept: dict[str, Any], size: int) -> np.ndarray:

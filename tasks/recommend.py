@@ -22,6 +22,7 @@ from cbmr.playlists import (
     format_playlist,
     make_rules,
 )
+from cbmr.priors import USUAL_K
 from cbmr.recommend import audience, blended_tracks, find_listener, listeners_of, recommend
 from cbmr.vectors import Vectors, aligned, load_vectors
 from tasks.command import command
@@ -31,8 +32,6 @@ from tasks.runs import MANIFESTS, of_same_space, read_corpus, say, serving_stage
 RULES = ("max_per_artist", "max_per_album", "title_variants", "duplicate_similarity")
 TRACKS, LISTENERS = 50, 1000
 """In a list where n is not given."""
-USUAL_K = 3.0
-"""Where it cannot be chosen: validation chose it on three of three demo worlds (RESULTS.md)."""
 MOST_ASKED = 2000
 """Listeners, drawn at random, by whom k is chosen."""
 

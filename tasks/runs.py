@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from cbmr.corpus import Corpus, training_plays
 from cbmr.errors import InputError
 from cbmr.files import content_hash, file_hash, read_json, write_json
+
+if TYPE_CHECKING:
+    from cbmr.factors import Factors
 
 FORMAT_VERSION = 1
 DEMO_CORPUS = Path("corpora/demo")
@@ -137,6 +140,21 @@ def of_same_space(manifest: Mapping[str, Any], factors_file: Path) -> bool:
     rows were forgotten."""
     made_of = [manifest["inputs"]["factors.npz"], *manifest.get("forgotten", ())]
     return file_hash(factors_file) in made_of
+
+
+def factors_of(cfg: DictConfig, manifest: Mapping[str, Any]) -> "Factors | None":
+    """The run's factors where a stage's vectors are of their space. Where they have changed since
+    it was trained, which is said, or are not there, None."""
+    path = Path(cfg.run) / "factors.npz"
+    if "factors.npz" not in manifest.get("inputs", ()) or not path.exists():
+        return None
+    if not of_same_space(manifest, path):
+        say(f"note: {path} has changed since these vectors were trained, so seeds ask by sound")
+        return None
+
+    from cbmr.factors import load_factors  # here, since it loads SciPy
+
+    return load_factors(path)
 
 
 def plays_hash(corpus: Corpus) -> str:

@@ -97,7 +97,9 @@ def play(home, seed, *arguments, **settings):
 def test_factors(home):
     with np.load(home / "made/factors.npz", allow_pickle=False) as file:
         arrays = dict(file)
-    assert set(arrays) == {"track_ids", "item_factors", "user_ids", "user_factors"}
+    assert set(arrays) == {
+        "track_ids", "item_factors", "item_listeners", "user_ids", "user_factors"
+    }  # fmt: skip
     assert arrays["item_factors"].dtype == arrays["user_factors"].dtype == np.float32
     assert arrays["item_factors"].shape == (len(arrays["track_ids"]), 4)
     assert set(arrays["track_ids"]) <= {f"t{row}" for row in range(8)}  # training tracks only

@@ -400,7 +400,7 @@ def test_hidden_recall_by_hand():
     """Listener a's first track that is not shown is q (p is shown): found at depth 1. Listener b's
     hidden s has no factors and the other, q, stands behind r: one of three."""
     fitted = Factors(
-        np.array(["p", "q", "r"]), np.array([[3.0], [2.0], [1.0]]),
+        np.array(["p", "q", "r"]), np.array([[3.0], [2.0], [1.0]]), np.ones(3, int),
         np.array(["a", "b"]), np.array([[1.0], [-1.0]]),
     )  # fmt: skip
     shown = Plays(np.array([0]), np.array([1]), np.array([1]))

@@ -56,6 +56,7 @@ def world():
     factors = Factors(
         corpus.track_ids[:FITTED],
         rng.standard_normal((FITTED, SIZE)).astype(np.float32),
+        np.full(FITTED, 3),
         np.array([f"u{user}" for user in range(9)]),
         rng.standard_normal((9, SIZE)).astype(np.float32),
     )
@@ -185,7 +186,9 @@ def test_an_audience_is_ranked_by_the_inner_product(world):
     """By hand: listeners (2, 0), (1, 0) and (0, 3) and a track (1, 0): the scores are 2, 1 and 0,
     where the cosine would put the first two level."""
     users = np.array([[2, 0], [1, 0], [0, 3]], np.float32)
-    factors = Factors(np.empty(0, str), np.empty((0, 2)), np.array(["a", "b", "c"]), users)
+    factors = Factors(
+        np.empty(0, str), np.empty((0, 2)), np.empty(0, int), np.array(["a", "b", "c"]), users
+    )
     ids, scores = audience(factors, np.array([1, 0], np.float32), n=5)
     assert ids.tolist() == ["a", "b", "c"] and scores.tolist() == [2, 1, 0]
     ids, _ = audience(factors, np.array([1, 0], np.float32), n=1, but=["a"])

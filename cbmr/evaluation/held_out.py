@@ -11,6 +11,7 @@ from cbmr.evaluation.question import relevance
 from cbmr.factors import Factors, unit_rows
 from cbmr.files import content_hash
 from cbmr.metrics import auc, pooled_auc, rank
+from cbmr.priors import seed_vectors
 from cbmr.spectrograms import Store
 
 LISTENING_LOSS = 0.01
@@ -22,14 +23,15 @@ class HeldOut:
     """Validation tracks and votes among the tracks of a store.
 
     `rows` `[rows]` of the store, ascending, are what has to be embedded; `tracks` says which of
-    them are candidates for listening, `users` `[listeners, size]` are those of the factors,
-    `relevant` `[listeners, tracks]` who played what, and `votes` holds votes whose seed and track
-    are places in `rows`.
+    them are candidates for listening, `relevant` `[listeners, tracks]` who of the listeners of
+    `factors` played what, and `votes` holds votes whose seed and track are places in `rows`, whose
+    names are `track_ids` `[rows]`.
     """
 
     rows: np.ndarray
+    track_ids: np.ndarray
     tracks: np.ndarray
-    users: np.ndarray
+    factors: Factors
     relevant: np.ndarray
     votes: Thumbs
 
@@ -52,15 +54,17 @@ class HeldOut:
 
     def measure(self, embeddings: np.ndarray, users: np.ndarray | None = None) -> dict[str, float]:
         """`listening_auc` and `thumbs_auc`, where it can be told, of `[rows, size]`; listened to by
-        `users` `[listeners of the factors, size]` in place of the factors' own."""
+        `users` `[listeners of the factors, size]` in place of the factors' own. Seeds ask as they
+        do in serving, with their listeners (`seed_vectors`)."""
         unit = unit_rows(embeddings)
-        listeners = self.users if users is None else users
+        listeners = self.factors.user_factors if users is None else users
         numbers = {}
         if self.has_listening:
             ranking = rank(listeners @ unit[self.tracks].T, self.relevant)
             numbers["listening_auc"] = float(np.nanmean(auc(ranking)))
         if self.has_votes:
-            similarity = (unit[self.votes.seed] * unit[self.votes.track]).sum(axis=1)
+            seeds = seed_vectors(unit, self.track_ids, self.factors)
+            similarity = (seeds[self.votes.seed] * unit[self.votes.track]).sum(axis=1)
             numbers["thumbs_auc"] = pooled_auc(similarity, self.votes.up)
         return numbers
 
@@ -96,8 +100,9 @@ def held_out(corpus: Corpus, factors: Factors, store: Store) -> HeldOut:
     relevant = relevance(corpus.plays, np.sort(users), in_corpus[valid])
     return HeldOut(
         rows=rows,
+        track_ids=store.track_ids[rows],
         tracks=np.searchsorted(rows, valid),
-        users=factors.user_factors,
+        factors=factors,
         relevant=relevant[np.argsort(np.argsort(users))],
         votes=Thumbs(
             votes.user,

@@ -20,6 +20,7 @@ from cbmr.priors import (
     choose_weight,
     group_means,
     priors_of_new_tracks,
+    seed_vectors,
     training_targets,
 )
 from cbmr.spectrograms import Store
@@ -34,14 +35,16 @@ ORACLE_REGULARIZATION = 10.0
 class Row:
     """One way to score tracks, `[tracks]` being the corpus's.
 
-    Listening is `users @ vectors`, a vote `vectors[seed] . vectors[track]`; where `track_score`
-    `[tracks]` is given it replaces both. `users` is `[listeners, size]`, of `Question.users`.
+    Listening is `users @ vectors`, a vote `seeds[seed] . vectors[track]`; where `track_score`
+    `[tracks]` is given it replaces both. `users` is `[listeners, size]`, of `Question.users`;
+    `seeds` `[tracks, size]`, as `vectors`, is what seeds ask with, by default their vectors.
     """
 
     name: str
     vectors: np.ndarray | None = None
     users: np.ndarray | None = None
     track_score: np.ndarray | None = None
+    seeds: np.ndarray | None = None
 
 
 def make_rows(
@@ -57,11 +60,12 @@ def make_rows(
     rng_seed: int,
     report: Callable[[str], None] = print,
 ) -> list[Row]:
-    """Baselines, the stages, both with what is known of the artist, an oracle and ceilings.
+    """Baselines, the stages, both as they are served, an oracle and ceilings.
 
     `stages` holds what each stage predicts from sound alone, and `learned_users` the listeners
-    `[listeners of the factors, size]` of a stage that learned its own. `+ prior` is the blend of
-    `cbmr.priors`, its weight learned on validation for each row by itself and told to `report`;
+    `[listeners of the factors, size]` of a stage that learned its own. `+ prior` is what serving
+    adds to sound (`cbmr.priors`): the artist of new tracks, its weight learned on validation for
+    each row by itself and told to `report`, and seeds' own listeners;
     `artist mean +` weighs both alike, and takes all training tracks where the artist is unknown.
     """
     users = _take(factors.user_factors, factors.user_ids, corpus.user_ids[question.users])
@@ -95,7 +99,8 @@ def make_rows(
         rows.append(Row(name, vectors, heard_by))
         rows.append(Row(f"artist mean + {name}", unit_rows(vectors + by_artist), heard_by))
         if name in with_prior:
-            rows.append(Row(f"{name} + prior", with_prior[name], heard_by))
+            seeds = seed_vectors(vectors, corpus.track_ids, factors)
+            rows.append(Row(f"{name} + prior", with_prior[name], heard_by, seeds=seeds))
     rows.append(_oracle(corpus, question, size, rng_seed))
     return rows + _ceilings(corpus, question, users)
 

@@ -15,11 +15,13 @@ class Factors:
     """CF factors of the tracks and listeners that have training plays.
 
     `item_factors` is float32 `[tracks, factors]`, `user_factors` `[listeners, factors]`; a
-    listener's predicted preference for a track is their inner product.
+    listener's predicted preference for a track is their inner product. `item_listeners` `[tracks]`
+    is how many played each (listening sessions, where the factors are of those).
     """
 
     track_ids: np.ndarray
     item_factors: np.ndarray
+    item_listeners: np.ndarray
     user_ids: np.ndarray
     user_factors: np.ndarray
 
@@ -47,12 +49,12 @@ def save_factors(path: Path, fitted: Factors) -> None:
 
 def load_factors(path: Path) -> Factors:
     """Read `factors.npz`; InputError when it is damaged or its shapes disagree."""
-    track_ids, item_factors, user_ids, user_factors = read_arrays(
-        path, "track_ids", "item_factors", "user_ids", "user_factors"
+    track_ids, item_factors, item_listeners, user_ids, user_factors = read_arrays(
+        path, "track_ids", "item_factors", "item_listeners", "user_ids", "user_factors"
     )
     if item_factors.shape != (len(track_ids), user_factors.shape[1]):
         raise InputError(
             f"{path}: item_factors is {item_factors.shape}, expected "
             f"({len(track_ids)}, {user_factors.shape[1]}): it was made by something else"
         )
-    return Factors(track_ids, item_factors, user_ids, user_factors)
+    return Factors(track_ids, item_factors, item_listeners, user_ids, user_factors)

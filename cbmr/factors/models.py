@@ -144,6 +144,7 @@ def factorize(
     return Factors(
         track_ids=track_ids[tracks],
         item_factors=np.asarray(item_factors, dtype=np.float32),
+        item_listeners=user_item.getnnz(axis=0).astype(np.int64),
         user_ids=user_ids[users],
         user_factors=np.asarray(user_factors, dtype=np.float32),
     )

@@ -27,9 +27,9 @@ TABLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 audio is comes last, so that what was interrupted can begin again."""
 ARRAYS: Mapping[str, tuple[str, ...]] = {
     "track": (
-        "track_ids", "item_factors", "vectors", "confidence", "features", "activations",
-        "crowding", "track_taste", "sound_taste", "radio_taste", "popularity", "attributes",
-        "tempo_bpm", "key", "mode", "metre", "kind",
+        "track_ids", "item_factors", "item_listeners", "vectors", "confidence", "features",
+        "activations", "crowding", "track_taste", "sound_taste", "radio_taste", "popularity",
+        "attributes", "tempo_bpm", "key", "mode", "metre", "kind",
     ),
     "user": ("user_ids", "user_factors", "user_taste", "kindness"),
     "neither": ("encoder", "attribute_names", "similarity_centre", "flip_rate"),

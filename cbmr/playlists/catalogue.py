@@ -21,7 +21,8 @@ class Track:
 
     `source` is a row of the corpus, or the entry of an audio file outside it. `artist` and `album`
     are as they are compared (`folded`), empty where unknown; `duration_s` is NaN where unknown;
-    `vector` is `[embedding_size]`, unit.
+    `vector` is `[embedding_size]`, unit, and so is `query`: what a seed asks for, which its
+    listeners know better than its sound where it has some.
     """
 
     source: int | Entry
@@ -30,6 +31,7 @@ class Track:
     album: str
     duration_s: float
     vector: np.ndarray
+    query: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +81,16 @@ class Catalogue:
         if isinstance(source, Entry):
             assert vector is not None
             artist, album = folded(source.artist), folded(source.album)
-            return Track(source, source.title, artist, album, source.duration_s, vector)
+            return Track(source, source.title, artist, album, source.duration_s, vector, vector)
+        vector = self.vectors.vectors[self.vector_of_row[source]]
         return Track(
             source=source,
             title=str(self.corpus.title[source]),
             artist=folded(str(self.corpus.artist[source])),
             album=folded(str(self.corpus.album[source])),
             duration_s=float(self.corpus.duration_s[source]),
-            vector=self.vectors.vectors[self.vector_of_row[source]],
+            vector=vector,
+            query=vector,
         )
 
     def entry(self, source: int | Entry, similarity: float) -> Entry:

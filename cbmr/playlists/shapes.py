@@ -48,7 +48,7 @@ def make_shape(
     first = dict(enumerate(seeds))
     if mode == "chain":
         return Shape(first, lambda place, listed: _direction_of_last(place, listed, lookback))
-    query = _mean_direction([seed.vector for seed in seeds], weights)
+    query = _mean_direction([seed.query for seed in seeds], weights)
     return Shape(first, lambda place, listed: query)
 
 
@@ -78,7 +78,7 @@ def _path(seeds: Sequence[Track], n: int) -> Shape:
     if len(seeds) < 2:
         raise InputError("mode=path: expected two or more seeds to pass through, seed=[a,b]")
     places = waypoint_places(len(seeds), n)
-    vectors = [seed.vector for seed in seeds]
+    vectors = [seed.query for seed in seeds]
 
     def query(place: int, listed: Listed) -> np.ndarray:
         leg = int(np.searchsorted(places, place)) - 1
@@ -89,7 +89,7 @@ def _path(seeds: Sequence[Track], n: int) -> Shape:
 
 
 def _direction_of_last(place: int, listed: Listed, lookback: int) -> np.ndarray:
-    return _mean_direction([listed[at].vector for at in range(max(0, place - lookback), place)])
+    return _mean_direction([listed[at].query for at in range(max(0, place - lookback), place)])
 
 
 def _mean_direction(
