@@ -104,7 +104,15 @@ def _lightning(data: TrackBatches) -> float:
     # Two epochs; the second is timed from its first step on, since starting the loading processes
     # and writing a checkpoint is not a step.
     with tempfile.TemporaryDirectory() as folder:
-        train(_learner(), batches, Path(folder), epochs=2, fingerprint="", progress=progress)
+        train(
+            _learner(),
+            batches,
+            Path(folder),
+            epochs=2,
+            fingerprint="",
+            keep_best=False,
+            progress=progress,
+        )
     steps = len(batches.sampler)
     return TRACKS * (steps - 1) / steps / (marks[1] - marks[0])
 

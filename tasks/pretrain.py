@@ -119,7 +119,8 @@ def run(cfg: DictConfig) -> None:
         say("pretrain: no two tracks share an album, so it learns from excerpts of tracks alone")
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     say(f"pretrain: {cfg.encoder.name}, {parameters:,} parameters, {len(train_rows)} tracks")
-    epoch = fit(cfg, "pretrain", learner, batches, settings, learned_from.inputs)
+    inputs = learned_from.inputs
+    epoch = fit(cfg, "pretrain", learner, batches, settings, inputs, keep_best=has_validation)
     metrics = {"train_tracks": len(train_rows), "parameters": parameters, "epoch": epoch}
     if has_validation:
         with torch.no_grad():
@@ -127,7 +128,7 @@ def run(cfg: DictConfig) -> None:
         numbers = retrieval_score(torch.cat(halves).numpy())
         metrics |= {f"valid_{name}": value for name, value in numbers.items() if name != "score"}
     vectors = embed_store(encoder, store)
-    save_stage(cfg, "pretrain", encoder, vectors, metrics, settings, learned_from.inputs)
+    save_stage(cfg, "pretrain", encoder, vectors, metrics, settings, inputs)
 
 
 if __name__ == "__main__":

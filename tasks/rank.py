@@ -180,7 +180,9 @@ def _fine_tune(
         rng_seed=cfg.rng_seed,
         workers=cfg.workers,
     )
-    return fit(cfg, "rank", learner, batches, settings, learned_from.inputs)
+    inputs = learned_from.inputs
+    keep_best = validate is not None
+    return fit(cfg, "rank", learner, batches, settings, inputs, keep_best=keep_best)
 
 
 def _check_sides(cfg: DictConfig, preferences: "Preferences") -> None:

@@ -129,8 +129,10 @@ def fit(
     batches: Batches,
     settings: Mapping[str, Any],
     inputs: Mapping[str, str],
+    *,
+    keep_best: bool,
 ) -> int:
-    """Train with a bar, going on where the same training was interrupted; the best epoch."""
+    """Train with a bar, going on where the same training was interrupted; the epoch kept."""
     with progress(stage) as report:
         return train(
             learner,
@@ -138,6 +140,7 @@ def fit(
             Path(cfg.run) / stage,
             epochs=cfg.epochs,
             fingerprint=content_hash(json.dumps([settings, inputs])),
+            keep_best=keep_best,
             progress=report,
         )
 

@@ -72,7 +72,7 @@ def test_tracks_it_never_heard_are_told_apart_better_than_before(tmp_path):
     train_rows, valid_rows = np.arange(64), np.arange(64, 96)
     before = retrieval(learner.encoder, store, valid_rows)
     batches = excerpt_batches(store, train_rows, valid_rows, batch_size=32, rng_seed=0, workers=0)
-    train(learner, batches, tmp_path, epochs=30, fingerprint="")
+    train(learner, batches, tmp_path, epochs=30, fingerprint="", keep_best=True)
     after = retrieval(learner.encoder, store, valid_rows)
     assert after["reciprocal_rank"] > before["reciprocal_rank"] + 0.1
     assert after["recall_at_1"] > before["recall_at_1"]

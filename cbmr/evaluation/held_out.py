@@ -68,13 +68,6 @@ class HeldOut:
             numbers["thumbs_auc"] = pooled_auc(similarity, self.votes.up)
         return numbers
 
-    def listening_score(
-        self, embeddings: np.ndarray, users: np.ndarray | None = None
-    ) -> dict[str, float]:
-        """What stage 1 maximises, as `score` beside the numbers: listening AUC."""
-        numbers = self.measure(embeddings, users)
-        return {**numbers, "score": numbers["listening_auc"]}
-
     def thumbs_score(self, before: dict[str, float]) -> Callable[[np.ndarray], dict[str, float]]:
         """What stage 2 maximises: thumbs AUC, worth nothing where listening was forgotten since
         stage 1 measured `before`."""

@@ -1,4 +1,4 @@
-"""The loop: resumes, validates, keeps the best epoch, and is quiet about it."""
+"""The loop: resumes, validates, keeps the best epoch or the last, and is quiet about it."""
 
 import shutil
 from collections.abc import Callable
@@ -30,10 +30,11 @@ def train(
     *,
     epochs: int,
     fingerprint: str,
+    keep_best: bool,
     progress: Progress | None = None,
 ) -> int:
-    """Train, and leave in `learner.encoder` the best epoch by `valid/score`; without validation
-    the last. Returns that epoch's number, counted from 1.
+    """Train, and leave in `learner.encoder` the last epoch, or with `keep_best` the best one by
+    `valid/score`. Returns that epoch's number, counted from 1.
 
     State is kept in `folder/checkpoints`: the same call with the same `fingerprint` (of settings
     and inputs) goes on where an interrupted one was; with another it starts afresh. `progress` is
@@ -46,9 +47,8 @@ def train(
         checkpoints.mkdir(parents=True)
         mark.write_text(fingerprint)
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
-    has_validation = learner.validate is not None
     # The best first: the last, from which an interrupted training goes on, knows it then.
-    kept = {best: "valid/score", last: None} if has_validation else {last: None}
+    kept = {best: "valid/score", last: None} if keep_best else {last: None}
     callbacks: list[Callback] = [
         ModelCheckpoint(
             dirpath=checkpoints,
@@ -74,13 +74,13 @@ def train(
             callbacks=callbacks,
             plugins=_WholeCheckpoints(),
             logger=CSVLogger(folder, name="logs", version=""),
-            limit_val_batches=None if has_validation else 0,
+            limit_val_batches=0 if learner.validate is None else None,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         trainer.fit(learner, batches, ckpt_path=last if last.exists() else None, weights_only=True)
-    state = torch.load(best if has_validation else last, map_location="cpu", weights_only=True)
+    state = torch.load(best if keep_best else last, map_location="cpu", weights_only=True)
     learner.load_state_dict(state["state_dict"])
     learner.cpu().eval()
     return int(state["epoch"]) + 1
