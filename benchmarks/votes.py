@@ -51,7 +51,7 @@ def main() -> None:
         options = dict(hydra.compose("rank", ["loss=triplet"]).loss.options)
 
     def loss(unit: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return THUMB_LOSSES["triplet"](unit, batch, **options)
+        return THUMB_LOSSES["triplet"](unit, {"query": unit, **batch}, **options)
 
     loops = {"stations": _stations(store, votes, targets), "plain triplets": _plain(store, votes)}
     speeds: dict[str, list[float]] = {name: [] for name in loops}
@@ -72,7 +72,14 @@ def main() -> None:
 
 def _stations(store: SpectrogramStore, votes: Thumbs, targets: np.ndarray) -> list[Step]:
     batches = station_batches(
-        store, make_preferences(votes), targets, None, batch_size=BATCH, rng_seed=0, workers=1
+        store,
+        make_preferences(votes),
+        targets,
+        targets,
+        None,
+        batch_size=BATCH,
+        rng_seed=0,
+        workers=1,
     )
     assert isinstance(batches.train, StationBatches)
     items = [items for items, _ in zip(batches.sampler, range(STEPS), strict=False)]

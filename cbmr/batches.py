@@ -157,20 +157,26 @@ class StationBatches(Dataset[dict[str, Any]]):
     """Stations and half as many other tracks, with every training vote among them and every pair of
     an up and a down among those votes.
 
-    The other tracks are drawn evenly of those with factors: stations play the popular ones again
+    The other tracks are drawn evenly of those with an anchor: stations play the popular ones again
     and again, and an encoder that hears little else forgets the rest (rehearsal, Robins 1995).
     Each track is in a batch once, however many votes touch it. `preferences` are rows of the store,
-    `targets` `[store, factors]` the factors that anchor the embedding, NaN where there are none. In
-    a batch `seed` and `track` are places among its tracks, and `pairs` `[pairs, 2]` among its
-    votes.
+    `anchors` `[store, factors]` what embeddings are kept near, NaN where nothing is, and `queries`
+    `[store, factors]` what tracks ask for as seeds. In a batch `seed` and `track` are places among
+    its tracks, and `pairs` `[pairs, 2]` among its votes.
     """
 
     def __init__(
-        self, store: Store, preferences: Preferences, targets: np.ndarray, rng_seed: int
+        self,
+        store: Store,
+        preferences: Preferences,
+        anchors: np.ndarray,
+        queries: np.ndarray,
+        rng_seed: int,
     ) -> None:
-        self.store, self.preferences, self.targets = store, preferences, targets
+        self.store, self.preferences = store, preferences
+        self.anchors, self.queries = anchors, queries
         self.rng_seed = rng_seed
-        self.anchored = np.flatnonzero(~np.isnan(targets).any(axis=1))
+        self.anchored = np.flatnonzero(~np.isnan(anchors).any(axis=1))
 
     def tracks(self, items: np.ndarray) -> np.ndarray:
         """The rows of a batch, the others drawn by which stations come together: no two epochs have
@@ -190,7 +196,8 @@ class StationBatches(Dataset[dict[str, Any]]):
         batch = {
             "logmel": self.store[rows],
             "frames": self.store.frames[rows],
-            "target": self.targets[rows],
+            "anchor": self.anchors[rows],
+            "query": self.queries[rows],
             "seed": place[votes.seed[here]],
             "track": place[votes.track[here]],
             "up": votes.up[here],
@@ -287,7 +294,8 @@ def factor_batches(
 def station_batches(
     store: Store,
     preferences: Preferences,
-    targets: np.ndarray,
+    anchors: np.ndarray,
+    queries: np.ndarray,
     valid_rows: np.ndarray | None,
     *,
     batch_size: int,
@@ -301,7 +309,7 @@ def station_batches(
     sizes = np.array([len(station) for station in preferences.stations])
     tracks = len(np.unique(np.concatenate(preferences.stations)))
     return Batches(
-        StationBatches(store, preferences, targets, rng_seed),
+        StationBatches(store, preferences, anchors, queries, rng_seed),
         EpochSampler(sizes, batch_size, tracks, rng_seed),
         None if valid_rows is None else TrackBatches(store, valid_rows),
         workers=workers,

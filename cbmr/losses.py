@@ -220,6 +220,7 @@ def warp(
 
 def station_contrast(
     unit: torch.Tensor,
+    query: torch.Tensor,
     seed: torch.Tensor,
     track: torch.Tensor,
     up: torch.Tensor,
@@ -229,12 +230,13 @@ def station_contrast(
     temperature: float,
 ) -> torch.Tensor:
     """InfoNCE (van den Oord, Li & Vinyals 2018): which track of the batch is an up of this station?
-    A softmax over the cosines to the seed, divided by `temperature`, of the up against its group's
-    downs and every other track; the seed and the group's other ups are no wrong answers.
+    A softmax over the cosines to what the seed asks for, divided by `temperature`, of the up
+    against its group's downs and every other track; the seed and the group's other ups are no wrong
+    answers. `unit` and `query` are `[tracks, size]`, the others `[votes]`.
 
     By hand: an up and a down alike in cosine, and nothing else in the batch, cost log 2.
     """
-    logits = unit[seed[up]] @ unit.T / temperature
+    logits = query[seed[up]] @ unit.T / temperature
     of = torch.unique(group, return_inverse=True)[1]
     right = torch.zeros(len(of), len(unit), dtype=torch.bool, device=unit.device)
     right[of[up], track[up]] = True
@@ -248,6 +250,7 @@ def station_contrast(
 
 def station_triplet(
     unit: torch.Tensor,
+    query: torch.Tensor,
     seed: torch.Tensor,
     preferred: torch.Tensor,
     other: torch.Tensor,
@@ -257,21 +260,22 @@ def station_triplet(
     mine: str = "all",
 ) -> torch.Tensor:
     """`max(0, D(seed, up) - D(seed, down) + margin)`, by pytorch-metric-learning with explicit
-    index tuples: `unit` `[tracks, size]`, the others `[triplets]`.
+    index tuples: `unit` and what seeds ask for, `query`, are `[tracks, size]`, the others
+    `[triplets]`.
 
     `mine` keeps `all` of them, the `semihard`, whose down is farther than the up but within the
     margin (Schroff, Kalenichenko & Philbin 2015), or the `hard`, whose down is nearer. The
     library's miners go by labels, which thumbs have none of.
     """
     if mine != "all":
-        near, far = distance(unit[seed], unit[preferred]), distance(unit[seed], unit[other])
+        near, far = distance(query[seed], unit[preferred]), distance(query[seed], unit[other])
         kept = far <= near if mine == "hard" else (far > near) & (far < near + margin)
         seed, preferred, other, weight = (x[kept] for x in (seed, preferred, other, weight))
     per_triplet = TripletMarginLoss(
         margin=margin,
         distance=LpDistance(normalize_embeddings=False),
         reducer=DoNothingReducer(),
-    )(unit, indices_tuple=(seed, preferred, other))["loss"]["losses"]
+    )(query, indices_tuple=(seed, preferred, other), ref_emb=unit)["loss"]["losses"]
     if not torch.is_tensor(per_triplet):  # the library's 0 for "no triplets"
         return unit.sum() * 0.0
     return weighted_mean(per_triplet, weight)

@@ -3,7 +3,7 @@ plays.
 
 All vectors are of the space of the CF factors. `group_means` and `blend` serve new tracks of known
 artists, and `choose_weight` says how far the artist is trusted; `fold_in` and `blend_plays` serve
-tracks with few plays, and `seed_vectors` seeds that have listeners.
+tracks with few plays, and `seed_queries` seeds that have listeners.
 """
 
 from collections.abc import Callable
@@ -156,7 +156,7 @@ def blend_plays(
     return blend(content, cf, plays / (plays + k))
 
 
-def seed_vectors(content: np.ndarray, track_ids: np.ndarray, factors: Factors) -> np.ndarray:
+def seed_queries(content: np.ndarray, track_ids: np.ndarray, factors: Factors) -> np.ndarray:
     """What tracks ask with when they are seeds: `blend_plays` of their `content` `[tracks, size]`
     and their CF factors, by how many listened; without factors, content as it is.
 

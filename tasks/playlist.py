@@ -176,10 +176,10 @@ def _with_listeners(
     if factors is None or not known:
         return seeds
 
-    from cbmr.priors import seed_vectors  # here, since it loads SciPy
+    from cbmr.priors import seed_queries  # here, since it loads SciPy
 
     ids = catalogue.corpus.track_ids[[seed.source for seed in known]]
-    queries = iter(seed_vectors(np.stack([seed.vector for seed in known]), ids, factors))
+    queries = iter(seed_queries(np.stack([seed.vector for seed in known]), ids, factors))
     return [
         replace(seed, query=next(queries)) if isinstance(seed.source, int) else seed
         for seed in seeds

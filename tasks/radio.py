@@ -214,9 +214,9 @@ def _seed(cfg: DictConfig, catalogue: Catalogue, kept: dict[str, Any]) -> np.nda
     if factors is None:
         return content[0]
 
-    from cbmr.priors import seed_vectors  # here, since it loads SciPy
+    from cbmr.priors import seed_queries  # here, since it loads SciPy
 
-    return seed_vectors(content, ids, factors)[0]
+    return seed_queries(content, ids, factors)[0]
 
 
 def _taste(cfg: DictConfig, kept: dict[str, Any], size: int) -> np.ndarray:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cbmr.evidence import Evidence
     from cbmr.learners.learner import Validate
     from cbmr.preferences import Preferences
+    from cbmr.vectors import Vectors
     from tasks.stages import Material
 
 LOSSES = ("bpr", "drlim", "infonce", "lambdarank", "margin", "ranknet", "triplet", "warp")
@@ -127,7 +128,7 @@ def run(cfg: DictConfig) -> None:
             f"pieces of other evidence of {len(preferences.stations)} stations, "
             f"{preferences.pairs} pairs of an up and a down of one {GROUPS[preferences.within]}"
         )
-        epoch = _fine_tune(cfg, encoder, learned_from, preferences, validate, settings)
+        epoch = _fine_tune(cfg, encoder, stage_1, learned_from, preferences, validate, settings)
         vectors = embed_store(encoder, store)
         tuned = validate and validate(vectors.vectors[valid.rows])
         if tuned and tuned["score"] <= before["thumbs_auc"]:
@@ -148,6 +149,7 @@ def run(cfg: DictConfig) -> None:
 def _fine_tune(
     cfg: DictConfig,
     encoder: "Encoder",
+    stage_1: "Vectors",
     learned_from: "Material",
     preferences: "Preferences",
     validate: "Validate | None",
@@ -158,6 +160,7 @@ def _fine_tune(
 
     from cbmr.batches import station_batches
     from cbmr.learners import ThumbRanking
+    from cbmr.priors import seed_queries
     from tasks.stages import fit, optimisation
 
     torch.manual_seed(cfg.rng_seed)
@@ -171,10 +174,12 @@ def _fine_tune(
         frozen_convolutions=cfg.frozen_convolutions,
         **optimisation(cfg, learned_from.store.mel_spec),
     )
+    vectors, factors = stage_1.vectors, learned_from.factors
     batches = station_batches(
         learned_from.store,
         preferences,
-        learned_from.targets,
+        np.where(np.isnan(learned_from.targets), np.float32(np.nan), vectors),
+        seed_queries(vectors, stage_1.track_ids, factors),
         learned_from.valid.rows if validate else None,
         batch_size=cfg.batch_size,
         rng_seed=cfg.rng_seed,

@@ -262,6 +262,7 @@ def test_triplet_by_hand():
     other 3 (2): 0. Weights 3 and 1: 0.525."""
     loss = station_triplet(
         POINTS,
+        POINTS,
         torch.tensor([0, 0]),
         torch.tensor([2, 1]),
         torch.tensor([1, 3]),
@@ -300,11 +301,12 @@ def test_station_contrast_by_hand():
     unit = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [0.0, 1.0]])
     seed, track, up = torch.zeros(3, dtype=torch.long), rows(1, 2, 3), rows(1, 0, 1).bool()
     same, one = torch.zeros(3, dtype=torch.long), torch.ones(3)
-    two = station_contrast(unit[:3], seed[:2], track[:2], up[:2], same[:2], one[:2], temperature=1)
+    two_votes = [of[:2] for of in (seed, track, up, same, one)]
+    two = station_contrast(unit[:3], unit[:3], *two_votes, temperature=1)
     assert two.item() == pytest.approx(math.log(2))
-    ups = station_contrast(unit, seed, track, up, same, one, temperature=1)
+    ups = station_contrast(unit, unit, seed, track, up, same, one, temperature=1)
     assert ups.item() == pytest.approx(math.log(2))
-    unknown = station_contrast(unit, seed[:2], track[:2], up[:2], same[:2], one[:2], temperature=1)
+    unknown = station_contrast(unit, unit, *two_votes, temperature=1)
     assert unknown.item() == pytest.approx(math.log(3))
 
 
@@ -313,7 +315,7 @@ def test_the_miners_keep_what_they_are_named_for():
     the up: hard). They cost 0.1, nothing and 0.6."""
     apart = rows(2, 3, 1)
     cost = {
-        mine: station_triplet(POINTS, rows(0, 0, 0), rows(1, 1, 1), apart, torch.ones(3),
+        mine: station_triplet(POINTS, POINTS, rows(0, 0, 0), rows(1, 1, 1), apart, torch.ones(3),
                               margin=0.6, mine=mine).item()
         for mine in ("all", "semihard", "hard")
     }  # fmt: skip
@@ -363,7 +365,11 @@ def one_pair(up, down):
 
 @pytest.fixture(params=list(THUMB_LOSSES))
 def thumb_loss(request):
-    return partial(THUMB_LOSSES[request.param], **OPTIONS[request.param])
+    """The loss of points, seeds asking with their own unless `query` says otherwise."""
+    loss = partial(THUMB_LOSSES[request.param], **OPTIONS[request.param])
+    return lambda points, batch, query=None: loss(
+        points, {**batch, "query": points if query is None else query}
+    )
 
 
 def test_one_pair_alone_is_not_silently_zero(thumb_loss):
@@ -402,6 +408,17 @@ def test_no_votes_cost_nothing_and_pull_nothing(thumb_loss):
     assert not points.grad.any()
 
 
+def test_a_seed_asks_with_its_query_and_only_voted_tracks_move(thumb_loss):
+    """As if the seed, which nobody votes on, stood where its query is."""
+    points, query = unit_rows(3, 4), unit_rows(6, 4)[3:]
+    moved = torch.cat([query[:1], points[1:]])
+    batch = one_pair(1, 2)
+    torch.testing.assert_close(thumb_loss(points, batch, query), thumb_loss(moved, batch))
+    points.requires_grad_()
+    thumb_loss(points, batch, query).backward()
+    assert not points.grad[0].any()
+
+
 def test_the_order_of_votes_does_not_matter(thumb_loss):
     points, batch = unit_rows(8, 4), random_votes(0)
     order = np.random.default_rng(1).permutation(len(batch["up"]))
@@ -424,14 +441,14 @@ def random_votes(rng_seed):
     return votes(seed=seed, track=track, up=up, group=group, weight=weight)
 
 
-def by_a_loop(name, points, batch):
+def by_a_loop(name, points, query, batch):
     """Every loss once more, vote by vote in Python's own numbers."""
-    x = points.tolist()
+    x, q = points.tolist(), query.tolist()
     seed, track, up, group, weight = (
         batch[key].tolist() for key in ("seed", "track", "up", "group", "weight")
     )
-    cosine = [np.dot(x[s], x[t]) for s, t in zip(seed, track, strict=True)]
-    apart = [math.dist(x[s], x[t]) for s, t in zip(seed, track, strict=True)]
+    cosine = [np.dot(q[s], x[t]) for s, t in zip(seed, track, strict=True)]
+    apart = [math.dist(q[s], x[t]) for s, t in zip(seed, track, strict=True)]
     pairs = batch["pairs"].tolist()
 
     def places(i):
@@ -468,7 +485,7 @@ def by_a_loop(name, points, batch):
     for i in np.flatnonzero(up):
         mates = {track[v] for v in range(len(up)) if up[v] and group[v] == group[i]}
         wrong = set(range(len(x))) - mates - {seed[i]}
-        against = sum(math.exp(np.dot(x[seed[i]], x[t]) / 0.3) for t in wrong | {track[i]})
+        against = sum(math.exp(np.dot(q[seed[i]], x[t]) / 0.3) for t in wrong | {track[i]})
         costs.append(math.log(against) - cosine[i] / 0.3)
         weights.append(weight[i])
     return np.average(costs, weights=weights)
@@ -478,8 +495,9 @@ def by_a_loop(name, points, batch):
 def test_every_loss_is_a_plain_loop(name):
     for rng_seed in range(5):
         points, batch = unit_rows(8, 4), random_votes(rng_seed)
-        loss = THUMB_LOSSES[name](points, batch, **OPTIONS[name])
-        assert loss.item() == pytest.approx(by_a_loop(name, points, batch), rel=1e-4)
+        query = unit_rows(8, 4)
+        loss = THUMB_LOSSES[name](points, {**batch, "query": query}, **OPTIONS[name])
+        assert loss.item() == pytest.approx(by_a_loop(name, points, query, batch), rel=1e-4)
 
 
 def test_weighted_mean_is_a_mean():

@@ -46,7 +46,7 @@ def train_all(folder, run):
     run_task(scan, folder, run, "workers=1")
     run_task(factorize, folder, run, "factors.size=4", "factors.options.regularization=1")
     run_task(regress, folder, run, *TINY, *ENCODER)
-    run_task(rank, folder, run, *TINY, "learning_rate=0.3")
+    run_task(rank, folder, run, *TINY, "epochs=6", "learning_rate=0.3", "anchor=0")
     assert read_json(run / "rank/metrics.json")["epoch"] > 0  # not stage 1's encoder again
 
 
@@ -108,7 +108,14 @@ def test_stage_2_is_the_same_to_the_bit_on_several_threads(
             augmentation={"crop_frames": 1}, rng_seed=0,
         )  # fmt: skip
         batches = station_batches(
-            Store(tracks, 8), preferences, targets, None, batch_size=tracks, rng_seed=0, workers=0
+            Store(tracks, 8),
+            preferences,
+            targets,
+            targets,
+            None,
+            batch_size=tracks,
+            rng_seed=0,
+            workers=0,
         )
         train(learner, batches, tmp_path / str(number), epochs=8, fingerprint="", keep_best=False)
         trained.append(learner.encoder.state_dict())
@@ -465,21 +472,23 @@ class FakeStore:
 
 def test_a_station_batch_embeds_each_track_once_and_uses_every_vote_among_them():
     """Two listeners' stations share track 3; a third listener's votes among those tracks count.
-    Beside the five tracks of these stations the batch holds two of those with factors, 4 to 7."""
+    Beside the five tracks of these stations the batch holds two of those with an anchor, 4 to 7."""
     thumbs = Thumbs(
         np.array([0, 0, 1, 1, 2]),
         np.array([1, 1, 5, 5, 1]),
         np.array([2, 3, 3, 4, 5]),
         np.array([True, False, True, False, True]),
     )
-    targets = np.where(np.arange(8)[:, None] < 4, np.nan, np.zeros((8, 2), np.float32))
-    data = StationBatches(FakeStore(8), make_preferences(thumbs), targets, rng_seed=0)
+    anchors = np.where(np.arange(8)[:, None] < 4, np.nan, np.zeros((8, 2), np.float32))
+    queries = np.arange(16).reshape(8, 2)
+    data = StationBatches(FakeStore(8), make_preferences(thumbs), anchors, queries, rng_seed=0)
     drawn = [data.tracks(np.array([0, other])) for other in (1, 2) for _ in range(2)]
     assert all((one == again).all() for one, again in (drawn[:2], drawn[2:]))
     batch = data[np.array([0, 1])]
     rows = batch["logmel"][:, 0, 0].int().tolist()
     assert rows == drawn[0].tolist()
     assert {1, 2, 3, 4, 5} <= set(rows) <= {1, 2, 3, 4, 5, 6, 7}
+    assert batch["query"].tolist() == queries[rows].tolist()
     votes = {
         (rows[s], rows[t], bool(u))
         for s, t, u in zip(batch["seed"], batch["track"], batch["up"], strict=True)
@@ -494,15 +503,14 @@ def test_a_station_batch_embeds_each_track_once_and_uses_every_vote_among_them()
 
 
 def test_a_station_batch_rehearses_tracks_that_no_station_plays_evenly():
-    """One station of 4 tracks brings 2 of the 20 with factors, another two each time, and in the
+    """One station of 4 tracks brings 2 of the 20 with an anchor, another two each time, and in the
     long run each as often: a tenth of 400 draws, its deviation 6."""
     thumbs = Thumbs(*(np.array(one) for one in ([0] * 3, [20] * 3, [21, 22, 23], [True] * 3)))
-    targets = np.where(np.arange(24)[:, None] < 20, np.zeros((24, 2), np.float32), np.nan)
+    anchors = np.where(np.arange(24)[:, None] < 20, np.zeros((24, 2), np.float32), np.nan)
     count = np.zeros(24)
     for rng_seed in range(400):
-        rows = StationBatches(FakeStore(24), make_preferences(thumbs), targets, rng_seed).tracks(
-            np.array([0])
-        )
+        data = StationBatches(FakeStore(24), make_preferences(thumbs), anchors, anchors, rng_seed)
+        rows = data.tracks(np.array([0]))
         count[rows] += 1
         assert len(rows) == 6
     assert (count[20:] == 400).all()

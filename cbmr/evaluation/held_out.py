@@ -11,7 +11,7 @@ from cbmr.evaluation.question import relevance
 from cbmr.factors import Factors, unit_rows
 from cbmr.files import content_hash
 from cbmr.metrics import auc, pooled_auc, rank
-from cbmr.priors import seed_vectors
+from cbmr.priors import seed_queries
 from cbmr.spectrograms import Store
 
 LISTENING_LOSS = 0.01
@@ -55,7 +55,7 @@ class HeldOut:
     def measure(self, embeddings: np.ndarray, users: np.ndarray | None = None) -> dict[str, float]:
         """`listening_auc` and `thumbs_auc`, where it can be told, of `[rows, size]`; listened to by
         `users` `[listeners of the factors, size]` in place of the factors' own. Seeds ask as they
-        do in serving, with their listeners (`seed_vectors`)."""
+        do in serving, with their listeners (`seed_queries`)."""
         unit = unit_rows(embeddings)
         listeners = self.factors.user_factors if users is None else users
         numbers = {}
@@ -63,8 +63,8 @@ class HeldOut:
             ranking = rank(listeners @ unit[self.tracks].T, self.relevant)
             numbers["listening_auc"] = float(np.nanmean(auc(ranking)))
         if self.has_votes:
-            seeds = seed_vectors(unit, self.track_ids, self.factors)
-            similarity = (seeds[self.votes.seed] * unit[self.votes.track]).sum(axis=1)
+            queries = seed_queries(unit, self.track_ids, self.factors)
+            similarity = (queries[self.votes.seed] * unit[self.votes.track]).sum(axis=1)
             numbers["thumbs_auc"] = pooled_auc(similarity, self.votes.up)
         return numbers
 

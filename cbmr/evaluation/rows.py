@@ -20,7 +20,7 @@ from cbmr.priors import (
     choose_weight,
     group_means,
     priors_of_new_tracks,
-    seed_vectors,
+    seed_queries,
     training_targets,
 )
 from cbmr.spectrograms import Store
@@ -35,16 +35,16 @@ ORACLE_REGULARIZATION = 10.0
 class Row:
     """One way to score tracks, `[tracks]` being the corpus's.
 
-    Listening is `users @ vectors`, a vote `seeds[seed] . vectors[track]`; where `track_score`
+    Listening is `users @ vectors`, a vote `queries[seed] . vectors[track]`; where `track_score`
     `[tracks]` is given it replaces both. `users` is `[listeners, size]`, of `Question.users`;
-    `seeds` `[tracks, size]`, as `vectors`, is what seeds ask with, by default their vectors.
+    `queries` `[tracks, size]`, as `vectors`, is what seeds ask with, by default their vectors.
     """
 
     name: str
     vectors: np.ndarray | None = None
     users: np.ndarray | None = None
     track_score: np.ndarray | None = None
-    seeds: np.ndarray | None = None
+    queries: np.ndarray | None = None
 
 
 def make_rows(
@@ -99,8 +99,8 @@ def make_rows(
         rows.append(Row(name, vectors, heard_by))
         rows.append(Row(f"artist mean + {name}", unit_rows(vectors + by_artist), heard_by))
         if name in with_prior:
-            seeds = seed_vectors(vectors, corpus.track_ids, factors)
-            rows.append(Row(f"{name} + prior", with_prior[name], heard_by, seeds=seeds))
+            queries = seed_queries(vectors, corpus.track_ids, factors)
+            rows.append(Row(f"{name} + prior", with_prior[name], heard_by, queries=queries))
     rows.append(_oracle(corpus, question, size, rng_seed))
     return rows + _ceilings(corpus, question, users)
 

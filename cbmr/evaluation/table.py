@@ -113,8 +113,8 @@ def _answer(row: Row, column: Column, rng_seed: int) -> _Answer:
     else:
         assert row.vectors is not None and row.users is not None
         scores = row.users @ row.vectors[column.tracks].T
-        seeds = row.vectors if row.seeds is None else row.seeds
-        seed, track = seeds[column.votes.seed], row.vectors[column.votes.track]
+        queries = row.vectors if row.queries is None else row.queries
+        seed, track = queries[column.votes.seed], row.vectors[column.votes.track]
         vote_score = (seed * track).sum(axis=1)
     # Rounded, so that equal vectors tie exactly whatever order a matrix product sums in.
     scores = np.round(scores.astype(np.float64), 6)

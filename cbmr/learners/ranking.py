@@ -27,17 +27,16 @@ from cbmr.losses import (
 
 def drlim_loss(unit: torch.Tensor, batch: Batch, *, margin: float) -> torch.Tensor:
     """DrLIM on every vote's pair (seed, voted track), similar on an up."""
-    apart = distance(unit[batch["seed"]], unit[batch["track"]])
+    apart = distance(batch["query"][batch["seed"]], unit[batch["track"]])
     return drlim(apart, batch["up"], batch["weight"], margin=margin)
 
 
 def triplet_loss(unit: torch.Tensor, batch: Batch, *, margin: float, mine: str) -> torch.Tensor:
     """Triplets of the seed, an up and a down of one group."""
     up, down = batch["pairs"].T
-    seed, track = batch["seed"], batch["track"]
-    return station_triplet(
-        unit, seed[up], track[up], track[down], batch["pair_weight"], margin=margin, mine=mine
-    )
+    seed, track, weight = batch["seed"], batch["track"], batch["pair_weight"]
+    of_votes = seed[up], track[up], track[down], weight
+    return station_triplet(unit, batch["query"], *of_votes, margin=margin, mine=mine)
 
 
 def ranknet_loss(
@@ -71,12 +70,12 @@ def warp_loss(unit: torch.Tensor, batch: Batch, *, margin: float) -> torch.Tenso
 def infonce_loss(unit: torch.Tensor, batch: Batch, *, temperature: float) -> torch.Tensor:
     """A group's ups against its downs and all other tracks of the batch."""
     votes = (batch[name] for name in ("seed", "track", "up", "group", "weight"))
-    return station_contrast(unit, *votes, temperature=temperature)
+    return station_contrast(unit, batch["query"], *votes, temperature=temperature)
 
 
 def likeness(unit: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """The cosine of each vote's track to its seed, `[votes]`."""
-    return (unit[batch["seed"]] * unit[batch["track"]]).sum(dim=1)
+    """The cosine of each vote's track to what its seed asks for, `[votes]`."""
+    return (batch["query"][batch["seed"]] * unit[batch["track"]]).sum(dim=1)
 
 
 def closer(unit: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -100,10 +99,12 @@ THUMB_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 
 class ThumbRanking(Learner):
     """Stage 2: a loss on thumbs (`THUMB_LOSSES[loss]` with its `options`), plus `anchor` times
-    the squared error to the unit-norm factors, whatever stage 1's objective was, so that listening
-    is not forgotten.
+    the squared error to what stage 1 said of the tracks it was trained on, so that listening is not
+    forgotten (learning without forgetting, Li & Hoiem 2018). Their factors, which stage 1 has
+    learned as far as they can be heard, would only be learned by heart in its place.
 
-    Both see unit-norm embeddings, as serving does: not every objective gives them a length.
+    Both see unit-norm embeddings, as serving does: not every objective gives them a length. A seed
+    asks as it does in serving, with what its listeners know of it, so only voted tracks move.
     """
 
     def __init__(
@@ -151,10 +152,10 @@ class ThumbRanking(Learner):
         embedding = self.encoder.expected(self.predict(batch))
         unit = F.normalize(embedding.float(), dim=1)
         thumbs = self.thumb_loss(unit, batch)
-        anchored = ~batch["target"].isnan().any(dim=1)
+        anchored = ~batch["anchor"].isnan().any(dim=1)
         loss = thumbs
         if anchored.any():
-            error = factor_error(unit[anchored], batch["target"][anchored])
+            error = factor_error(unit[anchored], batch["anchor"][anchored])
             loss = thumbs + self.anchor * error
         numbers: dict[str, torch.Tensor | float] = {
             "train/loss": loss,
