@@ -1,13 +1,14 @@
 """Stage 2 under every loss, by votes and by slips, and in four difficult worlds:
 `python -m benchmarks.thumbs [FOLDER]` (default `runs/worlds`).
 
-Stage 1 is trained once on each of three demo worlds, by its defaults at the size of
-`benchmarks.results`; every row goes on from it, in a process with a core of its own. Rows differ in
-the loss or in the votes on training tracks. Votes on validation and test tracks are the base
-world's, but for the shuffled row, whose validation votes are shuffled too. A loss is trained at two
-rates and read on test at the better of them on validation, a curve at its default's. What is done
-is kept, and the same command goes on after an interruption. The tables go to RESULTS.md, between
-their marks, the curves as a picture beside this file. All of it is simulated.
+Stage 1 is trained on each of three demo worlds at the size of `benchmarks.results`, once by its
+defaults and once with `cross_fit=5`; every row goes on from the latter, in a process with a core of
+its own. Rows differ in the loss or in the votes on training tracks. Votes on validation and test
+tracks are the base world's, but for the shuffled row, whose validation votes are shuffled too. A
+loss is trained at two rates and read on test at the better of them on validation, a curve at its
+default's. What is done is kept, and the same command goes on after an interruption. The tables go
+to RESULTS.md, between their marks, the curves as a picture beside this file. All of it is
+simulated.
 """
 
 import io
@@ -67,9 +68,12 @@ PICTURE = HERE / "thumbs.png"
 METRICS = ("thumbs AUC", "AUC")
 KERNELS = {"kernelridge__alpha": [0.03, 0.1, 0.3, 1], "kernelridge__gamma": [0.01, 0.03, 0.1]}
 PERFECT = "perfect hearing"
-KNOWN = ("ridge", "artist mean + ridge", "stage 1", PERFECT, "ceiling: sound")
-EXPORTED = ("stage 1 + prior", f"{DEFAULT} + prior")
-"""What stages export: sound, blended with the artist where it is known."""
+ONE_FIT, CROSS_FIT = "stage 1, one fit", ("cross_fit=5",)
+FIRST = {"stage 1": CROSS_FIT, ONE_FIT: ()}
+"""Trainings of stage 1, and their settings."""
+KNOWN = ("ridge", "artist mean + ridge", ONE_FIT, "stage 1", PERFECT, "ceiling: sound")
+SERVED = " + prior"
+"""Of a row's name: as it is served, with the artist of new tracks and the listeners of seeds."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def main() -> None:
             for votes in dict.fromkeys(v.votes for v in variants()):
                 _corpus(folder, world, votes)
     with ProcessPoolExecutor(PROCESSES, context) as pool:
-        list(pool.map(train_stage_1, [folder] * WORLDS, range(WORLDS)))
+        firsts = [(folder, world, name) for name in FIRST for world in range(WORLDS)]
+        list(pool.map(train_stage_1, *zip(*firsts, strict=True)))
         jobs = [(folder, world, v) for v in variants() for world in range(WORLDS)]
         futures, began = [pool.submit(train_stage_2, *job) for job in jobs], time.monotonic()
         for done, (job, future) in enumerate(zip(jobs, futures, strict=True), start=1):
@@ -179,16 +184,16 @@ def _shared(corpus: Path, run: Path) -> list[str]:
     return [f"corpus='{corpus}'", f"run='{run}'", "workers=1"]
 
 
-def train_stage_1(folder: Path, world: int) -> None:
+def train_stage_1(folder: Path, world: int, name: str) -> None:
     torch.set_num_threads(1)
-    corpus, run = folder / f"world{world}", _run(folder, world, "stage 1")
+    corpus, run = folder / f"world{world}", _run(folder, world, name)
     run.mkdir(parents=True, exist_ok=True)
     if not (run / "spectrograms").exists():
         (run / "spectrograms").symlink_to((stores_of(corpus) / "spectrograms").resolve())
     small = OmegaConf.to_container(OmegaConf.load(HERE / "results.yaml"))["encoder"]
     with hydra.initialize_config_dir(CONF, version_base=None), redirect_stderr(io.StringIO()):
         compose_and_run(factorize, _shared(corpus, run))
-        compose_and_run(regress, [*_shared(corpus, run), *small])
+        compose_and_run(regress, [*_shared(corpus, run), *small, *FIRST[name]])
 
 
 def train_stage_2(folder: Path, world: int, variant: Variant) -> str:
@@ -233,7 +238,7 @@ def evaluate_runs(folder: Path, world: int, names: dict[str, str]) -> Table:
     factors = load_factors(first / "factors.npz")
     readable = rows_of(store.track_ids, corpus.track_ids) >= 0
     question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
-    stages = {"stage 1": predicted_vectors(first / "regress")}
+    stages = {name: predicted_vectors(_run(folder, world, name) / "regress") for name in FIRST}
     for name, variant in names.items():
         stages[name] = predicted_vectors(_run(folder, world, variant) / "rank")
     settings = hydra.compose("evaluate")
@@ -241,7 +246,7 @@ def evaluate_runs(folder: Path, world: int, names: dict[str, str]) -> Table:
         corpus, store, factors, question, stages, {},
         words=settings.words, hidden=settings.hidden, rng_seed=0, report=say,
     )  # fmt: skip
-    rows = [row for row in rows if row.name in (*KNOWN, *names, *EXPORTED)]
+    rows = [row for row in rows if row.name.removesuffix(SERVED) in (*KNOWN, *names)]
     rows.append(Row(PERFECT, perfect_hearing(corpus, factors), rows[0].users))
     return compare(rows, question, bootstraps=BOOTSTRAPS, rng_seed=world)
 
@@ -265,44 +270,73 @@ def _markdown(table: Table, folder: Path) -> list[str]:
         f"{BOOTSTRAPS} bootstrap draws over listeners and artists. *Closed* is the share of the "
         f"way from ridge to what the sound can tell. *{PERFECT.capitalize()}* is a regression on "
         "the same training tracks that is given the world's attributes in place of sound. "
-        "*+ prior* is what stages export: an artist's training vectors blended into new tracks.",
+        f"Stage 1, and all after it, has {CROSS_FIT[0]}, but for *one fit*, its default.",
         "",
     ]
-    heads = [f"{column}: {head}" for column in table.columns
-             for head in ("thumbs AUC", "to stage 1", "closed", "AUC", "to stage 1")]  # fmt: skip
-    lines += _heads("loss", heads)
-    for row in (*KNOWN[:3], *LOSSES, *EXPORTED, *KNOWN[3:]):
-        lines.append(_line(row, [cell for column in table.columns for cell in (
-            f"{table.at(row, column, 'thumbs AUC'):.3f}", apart(table, row, column, "thumbs AUC"),
-            f"{closed(table, row, column):.0%}",
-            f"{table.at(row, column, 'AUC'):.3f}", apart(table, row, column, "AUC"),
-        )]))  # fmt: skip
+    lines += _losses(table, (*KNOWN[:4], *LOSSES, *KNOWN[4:]), "")
+    lines += [
+        "",
+        "As they are served, with the artist of new tracks and the listeners of seeds "
+        "(`cbmr.priors`):",
+        "",
+    ]
+    lines += _losses(table, ("ridge", ONE_FIT, "stage 1", *LOSSES), SERVED)
     heads = [f"{column}: {metric}" for column in table.columns for metric in METRICS]
-    lines += ["", f"By the number of training votes ({DEFAULT}), and of shuffled thumbs:", ""]
+    lines += ["", f"By the number of training votes ({DEFAULT}, as served), shuffled thumbs:", ""]
     lines += _heads("votes", [f"{head}, to stage 1" for head in heads])
     for row in (*(f"{votes} votes" for votes in VOTES), "shuffled"):
-        lines.append(_line(row, [apart(table, row, c, m) for c in table.columns for m in METRICS]))
-    lines += ["", f"By the share of votes that are recorded the wrong way round ({DEFAULT}):", ""]
+        lines.append(
+            _line(row, [_served(table, row, c, m) for c in table.columns for m in METRICS])
+        )
+    lines += [
+        "",
+        f"By the share of votes that are recorded the wrong way round ({DEFAULT}, as served):",
+        "",
+    ]
     ends = ("corrected", "as recorded", "difference")
     heads = [f"{column}: {end}" for column in table.columns for end in ends]
     lines += _heads("flips", [*heads, "estimated, a world each"])
     for flips in FLIPS:
         corrected, plain = (f"{flips:.0%} flips, {end}" for end in ends[:2])
         cells = [cell for column in table.columns for cell in (
-            f"{table.at(corrected, column, 'thumbs AUC'):.3f}",
-            f"{table.at(plain, column, 'thumbs AUC'):.3f}",
-            apart(table, corrected, column, "thumbs AUC", plain),
+            f"{table.at(corrected + SERVED, column, 'thumbs AUC'):.3f}",
+            f"{table.at(plain + SERVED, column, 'thumbs AUC'):.3f}",
+            _served(table, corrected, column, "thumbs AUC", plain),
         )]  # fmt: skip
         runs = (_run(folder, world, corrected) for world in range(WORLDS))
         rates = [read_json(run / "rank" / "metrics.json")["flip_rate"] for run in runs]
         lines.append(_line(f"{flips:.0%}", [*cells, ", ".join(f"{rate:.0%}" for rate in rates)]))
-    lines += ["", f"Worlds that have a difficulty strongly, less the base world ({DEFAULT}):", ""]
+    lines += [
+        "",
+        f"Worlds that have a difficulty strongly, less the base world ({DEFAULT}, as served):",
+        "",
+    ]
     lines += _heads("difficulty", [f"{c}: {m}" for c in table.columns for m in METRICS])
     base = f"{FLIPS[1]:.0%} flips, corrected"
     for row in DIFFICULTIES:
-        cells = [apart(table, row, c, m, base) for c in table.columns for m in METRICS]
+        cells = [_served(table, row, c, m, base) for c in table.columns for m in METRICS]
         lines.append(_line(row, cells))
     return lines
+
+
+def _losses(table: Table, rows: Sequence[str], end: str) -> list[str]:
+    """A table of these rows, by sound alone or as served by the `end` of their names."""
+    heads = [f"{column}: {head}" for column in table.columns
+             for head in ("thumbs AUC", "to stage 1", "closed", "AUC", "to stage 1")]  # fmt: skip
+    lines = _heads("loss", heads)
+    for row in rows:
+        lines.append(_line(row, [cell for column in table.columns for cell in (
+            f"{table.at(row + end, column, 'thumbs AUC'):.3f}",
+            apart(table, row + end, column, "thumbs AUC", "stage 1" + end),
+            f"{closed(table, row + end, column):.0%}",
+            f"{table.at(row + end, column, 'AUC'):.3f}",
+            apart(table, row + end, column, "AUC", "stage 1" + end),
+        )]))  # fmt: skip
+    return lines
+
+
+def _served(table: Table, row: str, column: str, metric: str, other: str = "stage 1") -> str:
+    return apart(table, row + SERVED, column, metric, other + SERVED)
 
 
 def _heads(first: str, heads: Sequence[str]) -> list[str]:
@@ -313,7 +347,7 @@ def _line(first: str, cells: Sequence[str]) -> str:
     return f"| {first} | {' | '.join(cells)} |"
 
 
-def apart(table: Table, row: str, column: str, metric: str, other: str = "stage 1") -> str:
+def apart(table: Table, row: str, column: str, metric: str, other: str) -> str:
     return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*table.difference(row, other, column, metric))
 
 
@@ -342,9 +376,12 @@ def _draw(table: Table) -> None:
               for name, colour, style in (("corrected", "#0072b2", "o-"),
                                           ("as recorded", "#d55e00", "s--"))),
         ]  # fmt: skip
-        first = table.at("stage 1", column, "thumbs AUC")
+        first = table.at("stage 1" + SERVED, column, "thumbs AUC")
         for panel, places, rows, colour, style, name in curves:
-            moved = [table.difference(row, "stage 1", column, "thumbs AUC") for row in rows]
+            moved = [
+                table.difference(row + SERVED, "stage 1" + SERVED, column, "thumbs AUC")
+                for row in rows
+            ]
             value, low, high = first + np.array(moved).T
             panel.plot(places, value, style, color=colour, label=name)
             panel.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)

@@ -18,6 +18,7 @@ from benchmarks.results import compose_and_run, stores_of, write_between
 from benchmarks.thumbs import (
     BOOTSTRAPS,
     DEFAULT,
+    FIRST,
     KNOWN,
     PROCESSES,
     RATES,
@@ -80,7 +81,8 @@ def _train(folder: Path, tracks: int) -> None:
     )
     with hydra.initialize_config_dir(CONF, version_base=None):
         compose_and_run(scan, [f"corpus='{corpus}'", f"run='{stores_of(corpus)}'", "workers=1"])
-    train_stage_1(home, WORLD)
+    for name in FIRST:
+        train_stage_1(home, WORLD, name)
     train_stage_2(home, WORLD, STAGE_2)
 
 
@@ -105,7 +107,7 @@ def _markdown(tables: dict[int, Table]) -> list[str]:
         for column in table.columns:
             rows = (*KNOWN, "stage 2")
             cells += [f"{table.at(row, column, 'thumbs AUC'):.3f}" for row in rows]
-            cells.append(apart(table, "stage 2", column, "thumbs AUC"))
+            cells.append(apart(table, "stage 2", column, "thumbs AUC", "stage 1"))
             cells += [f"{closed(table, row, column):.0%}" for row in ("stage 1", "stage 2")]
         lines.append(f"| {tracks:,} | {' | '.join(cells)} |")
     return lines
