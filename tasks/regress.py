@@ -218,7 +218,7 @@ def _check(cfg: DictConfig) -> None:
     if cfg.loss.name not in LOSSES:
         raise InputError(f"loss={cfg.loss.name}: expected {', '.join(LOSSES)}; rank has others")
     folds = cfg.cross_fit
-    if type(folds) is not int or folds < 0 or folds == 1:
+    if folds < 0 or folds == 1:
         raise InputError(f"cross_fit={folds}: expected 2 or more folds, or 0 for none")
     if folds and cfg.loss.name in READ_PLAYS:
         raise InputError(

@@ -19,8 +19,10 @@ import torch
 
 from cbmr.embed import embed_file
 from cbmr.encoder import load_encoder
+from cbmr.factors import load_factors, unit_targets
 from cbmr.files import file_hash
 from cbmr.playlists import read_playlist
+from cbmr.priors import seed_queries
 from cbmr.vectors import load_vectors
 from tests.conftest import TITLES, make_tables, tone, write_corpus, write_wav
 
@@ -174,7 +176,10 @@ def test_a_prior_is_blended_into_new_tracks_and_taken_out_again(home, tmp_path):
     asked = ("seed=t0", "n=14", "artist_spacing=1", "duplicate_similarity=1",
              "title_variants=true", "format=json")  # fmt: skip
     tracks = json.loads(succeeded(task("playlist", *asked, **shared)).stdout)["tracks"]
-    cosines = {f"t{row}": float(blended[row] @ blended[0]) for row in range(1, 14)}
+    factors = load_factors(tmp_path / "run/factors.npz")
+    query = seed_queries(blended[:1], np.array(["t0"]), factors)[0]
+    assert query @ unit_targets(factors, np.array(["t0"]))[0] > blended[0] @ query
+    cosines = {f"t{row}": float(blended[row] @ query) for row in range(1, 14)}
     assert {track["track_id"]: track["similarity"] for track in tracks[1:]} == pytest.approx(
         cosines, abs=1e-5
     )
@@ -195,6 +200,8 @@ def test_a_prior_is_blended_into_new_tracks_and_taken_out_again(home, tmp_path):
 
     succeeded(task("factorize", "factors.size=4", "factors.options.regularization=2", **shared))
     refused(task("embed", **shared), "two spaces", "python -m tasks.rank", "prior=none")
+    result = succeeded(task("playlist", "seed=t0", "n=3", **shared))
+    assert "factors.npz has changed since these vectors were trained" in result.stderr
 
 
 def test_without_validation_a_prior_needs_its_weight(home, tmp_path):
@@ -691,6 +698,19 @@ def test_a_wrong_override_is_named(home, words, messages):
     result = task("regress", *others, cwd=home, **settings)
     refused(result, *messages)
     assert contents(home / "made") == before
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (["cross_fit=1"], ["cross_fit=1", "2 or more folds", "0 for none"]),
+        (["cross_fit=half"], ["cross_fit=half", "a whole number"]),
+        (["cross_fit=5", "loss=wpe"], ["cross_fit=5", "loss=wpe", "learns from plays"]),
+        (["cross_fit=50"], ["8 training tracks", "at least 50"]),
+    ],
+)
+def test_a_wrong_cross_fit_is_named(home, words, messages):
+    refused(task("regress", *words, corpus="corpus", run="made", cwd=home), *messages)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,18 @@ def test_a_row_is_measured_as_a_plain_loop_would(corpus, asked):
         assert found == pytest.approx(np.mean(pairs), abs=1e-4)
 
 
+def test_votes_are_scored_by_what_the_seed_asks_for_and_listening_is_not(corpus, asked):
+    """Seeds that ask for the opposite have the opposite thumbs AUC."""
+    _, taste, users = corpus
+    vectors, users = unit_rows(taste), users[asked.users]
+    rows = [Row("same", vectors, users), Row("opposite", vectors, users, queries=-vectors)]
+    table = table_of(rows, asked, bootstraps=1)
+    for column in asked.columns:
+        same, opposite = (table.at(row.name, column.name, "thumbs AUC") for row in rows)
+        assert same > 0.5 and opposite == pytest.approx(1 - same)
+        assert table.at("opposite", column.name, "AUC") == table.at("same", column.name, "AUC")
+
+
 def test_equal_scores_are_chance(corpus, asked):
     same = Row("same", unit_rows(np.ones((120, 6))), corpus[2][asked.users])
     table = table_of([same], asked, bootstraps=2)

@@ -1,6 +1,7 @@
 """A list's shapes and rules against a plain loop over tracks."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -353,6 +354,23 @@ def test_seeds_weigh_what_they_are_told_to(index):
     np.testing.assert_allclose(
         [entry.similarity for entry in playlist.entries], [1, 1, *cosines[[4, 5, 3, 2]]], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("mode", ["nearest", "chain", "path"])
+def test_a_seed_is_compared_by_its_sound_and_asks_with_its_query(mode):
+    """The seed sounds like track 1, a copy of it that is left out, and asks for what 3 to 5 are; on
+    the way to 5 and in a chain from there as well."""
+    angles = np.radians([0, 0, 5, 90, 85, 95])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    corpus = corpus_of(6, artist=lambda row: None)
+    index = Exact(Vectors(corpus.track_ids, vectors))
+    catalogue = Catalogue(corpus, index.vectors)
+    seed = replace(catalogue.track(0), query=vectors[3])
+    seeds = [seed, catalogue.track(5)] if mode == "path" else [seed]
+    playlist = make_playlist(catalogue, index, seeds, make_rules(), mode=mode, n=4)
+    listed = rows_in(playlist)
+    assert listed[0] == 0 and 1 not in listed
+    assert set(listed[1:]) == {3, 4, 5}
 
 
 def test_seeds_that_cancel_each_other_out_are_refused():

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from cbmr.corpus import Plays, make_corpus
-from cbmr.factors import confidence, factorize, unit_rows
+from cbmr.factors import Factors, confidence, factorize, unit_rows
 from cbmr.priors import (
     blend,
     blend_plays,
@@ -14,6 +14,7 @@ from cbmr.priors import (
     fold_in,
     group_means,
     priors_of_new_tracks,
+    seed_queries,
 )
 
 HALF = np.sqrt(0.5)
@@ -149,3 +150,17 @@ def test_plays_weigh_n_of_n_plus_k():
     third = np.array([[1.0, 3.0]]) / np.sqrt(10)
     np.testing.assert_allclose(blend_plays(content, folded, 1, 3.0), third, atol=1e-7)
     np.testing.assert_array_equal(blend_plays(content, 0 * folded, 0, 3.0), content)
+
+
+def test_a_seed_asks_with_its_listeners_as_far_as_it_has_some():
+    """Three listeners count as much as the sound, 27 nine times: (9, 1) / sqrt(82). A track without
+    factors asks with its sound, to the bit."""
+    factors = Factors(
+        np.array(["a", "c"]), np.array([[5.0, 0.0], [0.2, 0.0]], np.float32), np.array([3, 27]),
+        np.array(["u"]), np.ones((1, 2), np.float32),
+    )  # fmt: skip
+    content = np.array([[0.0, 1.0], [0.6, 0.8], [0.0, 1.0]], np.float32)
+    queries = seed_queries(content, np.array(["a", "b", "c"]), factors)
+    expected = [[HALF, HALF], [0.6, 0.8], np.array([9, 1]) / np.sqrt(82)]
+    np.testing.assert_allclose(queries, expected, atol=1e-6)
+    np.testing.assert_array_equal(queries[1], content[1])
