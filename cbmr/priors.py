@@ -160,9 +160,9 @@ def seed_queries(content: np.ndarray, track_ids: np.ndarray, factors: Factors) -
     """What tracks ask with when they are seeds: `blend_plays` of their `content` `[tracks, size]`
     and their CF factors, by how many listened; without factors, content as it is.
 
-    Only the asking side: what is looked for is compared by sound, heard or not. Listeners in both
-    would push every heard track away from the heard ones, as CF's vectors are further apart than
-    those that sound predicts, and bring new tracks in their place.
+    Only the asking side: what is looked for is compared by sound, heard or not. CF's vectors are
+    further apart than those that sound predicts, so with listeners on both sides new tracks would
+    be nearer to every seed than heard ones are.
     """
     at = rows_of(factors.track_ids, track_ids)
     cf = np.where((at >= 0)[:, None], factors.item_factors[at], np.float32(0))
