@@ -1,14 +1,13 @@
 """Stage 2 under every loss, by votes and by slips, and in four difficult worlds:
 `python -m benchmarks.thumbs [FOLDER]` (default `runs/worlds`).
 
-Stage 1 is trained on each of three demo worlds at the size of `benchmarks.results`, once by its
-defaults and once with `cross_fit=5`; every row goes on from the latter, in a process with a core of
-its own. Rows differ in the loss or in the votes on training tracks. Votes on validation and test
-tracks are the base world's, but for the shuffled row, whose validation votes are shuffled too. A
-loss is trained at two rates and read on test at the better of them on validation, a curve at its
-default's. What is done is kept, and the same command goes on after an interruption. The tables go
-to RESULTS.md, between their marks, the curves as a picture beside this file. All of it is
-simulated.
+Stage 1 is trained once on each of three demo worlds, by its defaults at the size of
+`benchmarks.results`; every row goes on from it, in a process with a core of its own. Rows differ in
+the loss or in the votes on training tracks. Votes on validation and test tracks are the base
+world's, but for the shuffled row, whose validation votes are shuffled too. A loss is trained at two
+rates and read on test at the better of them on validation, a curve at its default's. What is done
+is kept, and the same command goes on after an interruption. The tables go to RESULTS.md, between
+their marks, the curves as a picture beside this file. All of it is simulated.
 """
 
 import io
@@ -68,10 +67,7 @@ PICTURE = HERE / "thumbs.png"
 METRICS = ("thumbs AUC", "AUC")
 KERNELS = {"kernelridge__alpha": [0.03, 0.1, 0.3, 1], "kernelridge__gamma": [0.01, 0.03, 0.1]}
 PERFECT = "perfect hearing"
-ONE_FIT, CROSS_FIT = "stage 1, one fit", ("cross_fit=5",)
-FIRST = {"stage 1": CROSS_FIT, ONE_FIT: ()}
-"""Trainings of stage 1, and their settings."""
-KNOWN = ("ridge", "artist mean + ridge", ONE_FIT, "stage 1", PERFECT, "ceiling: sound")
+KNOWN = ("ridge", "artist mean + ridge", "stage 1", PERFECT, "ceiling: sound")
 SERVED = " + prior"
 """Of a row's name: as it is served, with the artist of new tracks and the listeners of seeds."""
 
@@ -112,8 +108,7 @@ def main() -> None:
             for votes in dict.fromkeys(v.votes for v in variants()):
                 _corpus(folder, world, votes)
     with ProcessPoolExecutor(PROCESSES, context) as pool:
-        firsts = [(folder, world, name) for name in FIRST for world in range(WORLDS)]
-        list(pool.map(train_stage_1, *zip(*firsts, strict=True)))
+        list(pool.map(train_stage_1, [folder] * WORLDS, range(WORLDS)))
         jobs = [(folder, world, v) for v in variants() for world in range(WORLDS)]
         futures, began = [pool.submit(train_stage_2, *job) for job in jobs], time.monotonic()
         for done, (job, future) in enumerate(zip(jobs, futures, strict=True), start=1):
@@ -184,16 +179,16 @@ def _shared(corpus: Path, run: Path) -> list[str]:
     return [f"corpus='{corpus}'", f"run='{run}'", "workers=1"]
 
 
-def train_stage_1(folder: Path, world: int, name: str) -> None:
+def train_stage_1(folder: Path, world: int) -> None:
     torch.set_num_threads(1)
-    corpus, run = folder / f"world{world}", _run(folder, world, name)
+    corpus, run = folder / f"world{world}", _run(folder, world, "stage 1")
     run.mkdir(parents=True, exist_ok=True)
     if not (run / "spectrograms").exists():
         (run / "spectrograms").symlink_to((stores_of(corpus) / "spectrograms").resolve())
     small = OmegaConf.to_container(OmegaConf.load(HERE / "results.yaml"))["encoder"]
     with hydra.initialize_config_dir(CONF, version_base=None), redirect_stderr(io.StringIO()):
         compose_and_run(factorize, _shared(corpus, run))
-        compose_and_run(regress, [*_shared(corpus, run), *small, *FIRST[name]])
+        compose_and_run(regress, [*_shared(corpus, run), *small])
 
 
 def train_stage_2(folder: Path, world: int, variant: Variant) -> str:
@@ -238,7 +233,7 @@ def evaluate_runs(folder: Path, world: int, names: dict[str, str]) -> Table:
     factors = load_factors(first / "factors.npz")
     readable = rows_of(store.track_ids, corpus.track_ids) >= 0
     question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
-    stages = {name: predicted_vectors(_run(folder, world, name) / "regress") for name in FIRST}
+    stages = {"stage 1": predicted_vectors(first / "regress")}
     for name, variant in names.items():
         stages[name] = predicted_vectors(_run(folder, world, variant) / "rank")
     settings = hydra.compose("evaluate")
@@ -269,18 +264,17 @@ def _markdown(table: Table, folder: Path) -> list[str]:
         "sound alone predicts them; paired 95 % intervals of "
         f"{BOOTSTRAPS} bootstrap draws over listeners and artists. *Closed* is the share of the "
         f"way from ridge to what the sound can tell. *{PERFECT.capitalize()}* is a regression on "
-        "the same training tracks that is given the world's attributes in place of sound. "
-        f"Stage 1, and all after it, has {CROSS_FIT[0]}, but for *one fit*, its default.",
+        "the same training tracks that is given the world's attributes in place of sound.",
         "",
     ]
-    lines += _losses(table, (*KNOWN[:4], *LOSSES, *KNOWN[4:]), "")
+    lines += _losses(table, (*KNOWN[:3], *LOSSES, *KNOWN[3:]), "")
     lines += [
         "",
         "As they are served, with the artist of new tracks and the listeners of seeds "
         "(`cbmr.priors`):",
         "",
     ]
-    lines += _losses(table, ("ridge", ONE_FIT, "stage 1", *LOSSES), SERVED)
+    lines += _losses(table, ("ridge", "stage 1", *LOSSES), SERVED)
     heads = [f"{column}: {metric}" for column in table.columns for metric in METRICS]
     lines += ["", f"By the number of training votes ({DEFAULT}, as served), shuffled thumbs:", ""]
     lines += _heads("votes", [f"{head}, to stage 1" for head in heads])

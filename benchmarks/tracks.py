@@ -18,7 +18,6 @@ from benchmarks.results import compose_and_run, stores_of, write_between
 from benchmarks.thumbs import (
     BOOTSTRAPS,
     DEFAULT,
-    FIRST,
     KNOWN,
     PROCESSES,
     RATES,
@@ -81,8 +80,7 @@ def _train(folder: Path, tracks: int) -> None:
     )
     with hydra.initialize_config_dir(CONF, version_base=None):
         compose_and_run(scan, [f"corpus='{corpus}'", f"run='{stores_of(corpus)}'", "workers=1"])
-    for name in FIRST:
-        train_stage_1(home, WORLD, name)
+    train_stage_1(home, WORLD)
     train_stage_2(home, WORLD, STAGE_2)
 
 

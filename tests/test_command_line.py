@@ -703,19 +703,6 @@ def test_a_wrong_override_is_named(home, words, messages):
 @pytest.mark.parametrize(
     ("words", "messages"),
     [
-        (["cross_fit=1"], ["cross_fit=1", "2 or more folds", "0 for none"]),
-        (["cross_fit=half"], ["cross_fit=half", "a whole number"]),
-        (["cross_fit=5", "loss=wpe"], ["cross_fit=5", "loss=wpe", "learns from plays"]),
-        (["cross_fit=50"], ["8 training tracks", "at least 50"]),
-    ],
-)
-def test_a_wrong_cross_fit_is_named(home, words, messages):
-    refused(task("regress", *words, corpus="corpus", run="made", cwd=home), *messages)
-
-
-@pytest.mark.parametrize(
-    ("words", "messages"),
-    [
         (["loss=mse"], ["loss=mse", "regress has others", "bpr, drlim"]),
         (["within=album"], ["within=album", "both, station, listener"]),
         (["loss=triplet", "within=listener"], ["a triplet has one seed"]),

@@ -1,6 +1,5 @@
 """Both stages through their tasks: determinism, interruption, leakage, and what is exported."""
 
-import itertools
 import json
 import os
 import shutil
@@ -9,16 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import hydra
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-import cbmr.embed
 from cbmr.batches import EpochSampler, StationBatches, station_batches
 from cbmr.corpus import Thumbs
 from cbmr.embed import embed_file
@@ -224,60 +220,6 @@ def test_an_interrupted_training_remembers_its_best_epoch(made, tmp_path, monkey
     run_task(rank, made / "corpus", tmp_path, *TINY)
     assert next(scores, "all asked") == "all asked"
     assert json.loads((tmp_path / "rank/metrics.json").read_text())["epoch"] == 1
-
-
-def test_targets_are_softened_by_encoders_that_did_not_hear_them(monkeypatch):
-    """Tracks 1 to 6 of 8, two folds: each target is half-way to (0, 1), which every teacher says,
-    and no teacher was trained on what it is asked. By hand: (1, 0) and (0, 1) give (1, 1) /
-    sqrt(2)."""
-    rows, targets = np.arange(1, 7), np.full((8, 2), np.nan, np.float32)
-    targets[rows] = [1, 0]
-    trained, asked = {}, []
-
-    def train(rows, targets, stage, validate):
-        trained[stage] = {*rows.tolist()}
-        return SimpleNamespace(encoder=stage), 1
-
-    def embed_each(stage, store, unseen):
-        assert not trained[stage] & {*unseen.tolist()}
-        asked.extend(unseen.tolist())
-        return SimpleNamespace(vectors=np.tile(np.float32([0, 1]), (len(unseen), 1)))
-
-    monkeypatch.setattr("cbmr.embed.embed_each", embed_each)
-    cfg = OmegaConf.create({"cross_fit": 2, "rng_seed": 0})
-    learned_from = SimpleNamespace(train_rows=rows, targets=targets, store=None)
-    softened = regress._softened(cfg, learned_from, train)
-    assert sorted(asked) == rows.tolist() and [len(of) for of in trained.values()] == [3, 3]
-    np.testing.assert_allclose(softened[rows], np.full((6, 2), 0.5**0.5), atol=1e-6)
-    assert np.isnan(softened[[0, 7]]).all() and (targets[rows] == [1, 0]).all()
-
-
-def test_a_cross_fit_goes_on_where_it_was_interrupted_and_leaves_no_fold(
-    made, tmp_path, monkeypatch
-):
-    embed_each, asked = cbmr.embed.embed_each, itertools.count()
-
-    def interrupted(*arguments):
-        if next(asked) == 1:
-            raise RuntimeError("interrupted")
-        return embed_each(*arguments)
-
-    encoders = []
-    for name in ("peace", "interrupted"):
-        run = tmp_path / name
-        run.mkdir()
-        for file in ("spectrograms", "factors.npz", "factors.json"):
-            (run / file).symlink_to(made / "run" / file)
-        settings = [made / "corpus", run, *TINY, *ENCODER, "cross_fit=2"]
-        if name == "interrupted":
-            monkeypatch.setattr("cbmr.embed.embed_each", interrupted)
-            with pytest.raises(RuntimeError, match="interrupted"):
-                run_task(regress, *settings)
-            assert {path.name for path in (run / "regress").iterdir()} == {"fold1", "fold2"}
-        run_task(regress, *settings)
-        assert not list((run / "regress").glob("fold*"))
-        encoders.append((run / "regress/encoder.pt").read_bytes())
-    assert encoders[0] == encoders[1] != (made / "run/regress/encoder.pt").read_bytes()
 
 
 def test_ctrl_c_ends_in_one_line_and_130(made, tmp_path):
