@@ -926,7 +926,7 @@ def test_a_full_disk_loses_no_earlier_index(home, small_disk):
     succeeded(task("playlist", "seed=t0", **shared))
 
 
-@pytest.mark.parametrize(("size", "file"), [(64, "pieces/00000.npy"), (2_500, "best.ckpt")])
+@pytest.mark.parametrize(("size", "file"), [(64, "pieces/00000.npy"), (2_500, "last.ckpt")])
 def test_a_full_disk_leaves_nothing_half_written(home, small_disk, size, file):
     """Full within the store's first piece, then within the first checkpoint of a training."""
     disk = small_disk(size)
