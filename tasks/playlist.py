@@ -171,17 +171,18 @@ def _with_listeners(
     cfg: DictConfig, catalogue: Catalogue, seeds: list[Track], manifest: dict[str, Any]
 ) -> list[Track]:
     """Seeds that ask with what their listeners know of them, where they have some."""
-    factors = factors_of(cfg, manifest)
-    known = [seed for seed in seeds if isinstance(seed.source, int)]
-    if factors is None or not known:
+    rows = [seed.source for seed in seeds if isinstance(seed.source, int)]
+    factors = factors_of(cfg, manifest) if rows else None
+    if factors is None:
         return seeds
 
     from cbmr.priors import seed_queries  # here, since it loads SciPy
 
-    ids = catalogue.corpus.track_ids[[seed.source for seed in known]]
-    queries = iter(seed_queries(np.stack([seed.vector for seed in known]), ids, factors))
+    content = catalogue.vectors.vectors[catalogue.vector_of_row[rows]]
+    queries = seed_queries(content, catalogue.corpus.track_ids[rows], factors)
+    asking = dict(zip(rows, queries, strict=True))
     return [
-        replace(seed, query=next(queries)) if isinstance(seed.source, int) else seed
+        replace(seed, query=asking[seed.source]) if isinstance(seed.source, int) else seed
         for seed in seeds
     ]
 
