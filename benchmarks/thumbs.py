@@ -108,7 +108,8 @@ def main() -> None:
             for votes in dict.fromkeys(v.votes for v in variants()):
                 _corpus(folder, world, votes)
     with ProcessPoolExecutor(PROCESSES, context) as pool:
-        list(pool.map(train_stage_1, [folder] * WORLDS, range(WORLDS)))
+        small = list(OmegaConf.load(HERE / "results.yaml").encoder)
+        list(pool.map(train_stage_1, [folder] * WORLDS, range(WORLDS), [small] * WORLDS))
         jobs = [(folder, world, v) for v in variants() for world in range(WORLDS)]
         futures, began = [pool.submit(train_stage_2, *job) for job in jobs], time.monotonic()
         for done, (job, future) in enumerate(zip(jobs, futures, strict=True), start=1):
@@ -179,16 +180,16 @@ def _shared(corpus: Path, run: Path) -> list[str]:
     return [f"corpus='{corpus}'", f"run='{run}'", "workers=1"]
 
 
-def train_stage_1(folder: Path, world: int) -> None:
+def train_stage_1(folder: Path, world: int, encoder: Sequence[str]) -> None:
+    """Factors and stage 1 of that world by the `encoder`'s overrides, unless they are there."""
     torch.set_num_threads(1)
     corpus, run = folder / f"world{world}", _run(folder, world, "stage 1")
     run.mkdir(parents=True, exist_ok=True)
     if not (run / "spectrograms").exists():
         (run / "spectrograms").symlink_to((stores_of(corpus) / "spectrograms").resolve())
-    small = OmegaConf.to_container(OmegaConf.load(HERE / "results.yaml"))["encoder"]
     with hydra.initialize_config_dir(CONF, version_base=None), redirect_stderr(io.StringIO()):
         compose_and_run(factorize, _shared(corpus, run))
-        compose_and_run(regress, [*_shared(corpus, run), *small])
+        compose_and_run(regress, [*_shared(corpus, run), *encoder])
 
 
 def train_stage_2(folder: Path, world: int, variant: Variant) -> str:
@@ -267,14 +268,14 @@ def _markdown(table: Table, folder: Path) -> list[str]:
         "the same training tracks that is given the world's attributes in place of sound.",
         "",
     ]
-    lines += _losses(table, (*KNOWN[:3], *LOSSES, *KNOWN[3:]), "")
+    lines += loss_table(table, (*KNOWN[:3], *LOSSES, *KNOWN[3:]))
     lines += [
         "",
         "As they are served, with the artist of new tracks and the listeners of seeds "
         "(`cbmr.priors`):",
         "",
     ]
-    lines += _losses(table, ("ridge", "stage 1", *LOSSES), SERVED)
+    lines += loss_table(table, ("ridge", "stage 1", *LOSSES), SERVED)
     heads = [f"{column}: {metric}" for column in table.columns for metric in METRICS]
     lines += ["", f"By the number of training votes ({DEFAULT}, as served), shuffled thumbs:", ""]
     lines += _heads("votes", [f"{head}, to stage 1" for head in heads])
@@ -313,7 +314,7 @@ def _markdown(table: Table, folder: Path) -> list[str]:
     return lines
 
 
-def _losses(table: Table, rows: Sequence[str], end: str) -> list[str]:
+def loss_table(table: Table, rows: Sequence[str], end: str = "") -> list[str]:
     """A table of these rows, by sound alone or as served by the `end` of their names."""
     heads = [f"{column}: {head}" for column in table.columns
              for head in ("thumbs AUC", "to stage 1", "closed", "AUC", "to stage 1")]  # fmt: skip
