@@ -116,9 +116,8 @@ def main() -> None:
             metrics = future.result()
             left = (time.monotonic() - began) / done * (len(jobs) - done) / 60
             say(f"{done}/{len(jobs)} world {job[1]}, {job[2].name}: {metrics}, {left:.0f} min left")
-    with hydra.initialize_config_dir(CONF, version_base=None):
-        names = _chosen(folder)
-        table = mean_table([evaluate_runs(folder, world, names) for world in range(WORLDS)])
+    names = _chosen(folder)
+    table = mean_table([evaluate_runs(folder, world, names) for world in range(WORLDS)])
     text = "\n".join(_markdown(table, folder))
     write_between(BEGIN, END, text)
     _draw(table)
@@ -237,11 +236,9 @@ def evaluate_runs(folder: Path, world: int, names: dict[str, str]) -> Table:
     stages = {"stage 1": predicted_vectors(first / "regress")}
     for name, variant in names.items():
         stages[name] = predicted_vectors(_run(folder, world, variant) / "rank")
-    settings = hydra.compose("evaluate")
     rows = make_rows(
-        corpus, store, factors, question, stages, {},
-        words=settings.words, hidden=settings.hidden, rng_seed=0, report=say,
-    )  # fmt: skip
+        corpus, store, factors, question, stages, {}, words=0, hidden=0, rng_seed=0, report=say
+    )
     rows = [row for row in rows if row.name.removesuffix(SERVED) in (*KNOWN, *names)]
     rows.append(Row(PERFECT, perfect_hearing(corpus, factors), rows[0].users))
     return compare(rows, question, bootstraps=BOOTSTRAPS, rng_seed=world)

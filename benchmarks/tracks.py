@@ -65,14 +65,13 @@ def main() -> None:
         f"intervals of {BOOTSTRAPS} bootstrap draws over listeners and artists. *Closed* is the "
         "share of the way from ridge to what the sound can tell.",
     ]
-    with hydra.initialize_config_dir(CONF, version_base=None):
-        for size in SIZES:
-            rows = {STAGE_2: STAGE_2}
-            table = mean_table([evaluate_runs(folder / size, w, rows) for w in range(WORLDS)])
-            lines += ["", f"{size}, by sound alone:", ""]
-            lines += loss_table(table, (*KNOWN[:3], STAGE_2, *KNOWN[3:]))
-            lines += ["", f"{size}, as served:", ""]
-            lines += loss_table(table, ("ridge", "stage 1", STAGE_2), SERVED)
+    for size in SIZES:
+        rows = {STAGE_2: STAGE_2}
+        table = mean_table([evaluate_runs(folder / size, w, rows) for w in range(WORLDS)])
+        lines += ["", f"{size}, by sound alone:", ""]
+        lines += loss_table(table, (*KNOWN[:3], STAGE_2, *KNOWN[3:]))
+        lines += ["", f"{size}, as served:", ""]
+        lines += loss_table(table, ("ridge", "stage 1", STAGE_2), SERVED)
     text = "\n".join(lines)
     write_between(BEGIN, END, text)
     print(text)

@@ -67,6 +67,7 @@ def make_rows(
     adds to sound (`cbmr.priors`): the artist of new tracks, its weight learned on validation for
     each row by itself and told to `report`, and seeds' own listeners;
     `artist mean +` weighs both alike, and takes all training tracks where the artist is unknown.
+    The bag of MFCCs has so many `words`, its MLP so many `hidden` units; `words=0` leaves both out.
     """
     users = _take(factors.user_factors, factors.user_ids, corpus.user_ids[question.users])
     tracks, size = len(corpus.track_ids), factors.item_factors.shape[1]
@@ -78,7 +79,7 @@ def make_rows(
     by_artist = np.where(means.any(axis=1, keepdims=True), means, everything)
     ridge = ridge_vectors(corpus, store, mel_statistics(store), train, targets)
     by_words = {}
-    if store.mel_spec is not None:  # words are of sound
+    if words and store.mel_spec is not None:  # words are of sound
         by_words = word_vectors(
             corpus, store, train, targets, words=words, hidden=hidden, rng_seed=rng_seed,
             report=report,
