@@ -68,6 +68,11 @@ METRICS = ("thumbs AUC", "AUC")
 KERNELS = {"kernelridge__alpha": [0.03, 0.1, 0.3, 1], "kernelridge__gamma": [0.01, 0.03, 0.1]}
 PERFECT = "perfect hearing"
 KNOWN = ("ridge", "artist mean + ridge", "stage 1", PERFECT, "ceiling: sound")
+EXPLAINED = (
+    "*Closed* is the share of the way from ridge to what the sound can tell. "
+    f"*{PERFECT.capitalize()}* is a regression on the same training tracks that is given the "
+    "world's attributes in place of sound."
+)
 SERVED = " + prior"
 """Of a row's name: as it is served, with the artist of new tracks and the listeners of seeds."""
 
@@ -260,9 +265,7 @@ def _markdown(table: Table, folder: Path) -> list[str]:
     lines = [
         f"{SIMULATED} The mean over {WORLDS} worlds, a training each, on test tracks, as "
         "sound alone predicts them; paired 95 % intervals of "
-        f"{BOOTSTRAPS} bootstrap draws over listeners and artists. *Closed* is the share of the "
-        f"way from ridge to what the sound can tell. *{PERFECT.capitalize()}* is a regression on "
-        "the same training tracks that is given the world's attributes in place of sound.",
+        f"{BOOTSTRAPS} bootstrap draws over listeners and artists. {EXPLAINED}",
         "",
     ]
     lines += loss_table(table, (*KNOWN[:3], *LOSSES, *KNOWN[3:]))
@@ -315,7 +318,7 @@ def loss_table(table: Table, rows: Sequence[str], end: str = "") -> list[str]:
     """A table of these rows, by sound alone or as served by the `end` of their names."""
     heads = [f"{column}: {head}" for column in table.columns
              for head in ("thumbs AUC", "to stage 1", "closed", "AUC", "to stage 1")]  # fmt: skip
-    lines = _heads("loss", heads)
+    lines = _heads("row", heads)
     for row in rows:
         lines.append(_line(row, [cell for column in table.columns for cell in (
             f"{table.at(row + end, column, 'thumbs AUC'):.3f}",

@@ -18,6 +18,7 @@ import hydra
 from benchmarks.results import compose_and_run, stores_of, write_between
 from benchmarks.thumbs import (
     BOOTSTRAPS,
+    EXPLAINED,
     KNOWN,
     PROCESSES,
     SERVED,
@@ -62,8 +63,7 @@ def main() -> None:
             say(f"{home.name}, world {world}: {future.result()}")
     lines = [
         f"{SIMULATED} The mean over {WORLDS} worlds, a training each, on test tracks; paired 95 % "
-        f"intervals of {BOOTSTRAPS} bootstrap draws over listeners and artists. *Closed* is the "
-        "share of the way from ridge to what the sound can tell.",
+        f"intervals of {BOOTSTRAPS} bootstrap draws over listeners and artists. {EXPLAINED}",
     ]
     for size in SIZES:
         rows = {STAGE_2: STAGE_2}

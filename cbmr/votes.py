@@ -167,7 +167,6 @@ def _fit(parts: Parts, x: torch.Tensor, votes: Thumbs, flip_rate: float) -> Part
     )
     identity = torch.eye(x.shape[1])
 
-    # torch left `backward` and the optimiser's `step` untyped.
     def cost() -> torch.Tensor:
         optimiser.zero_grad()
         priors = (
@@ -177,10 +176,10 @@ def _fit(parts: Parts, x: torch.Tensor, votes: Thumbs, flip_rate: float) -> Part
             + (station / BIAS_STD).square().sum()
         )
         total = priors / (2 * len(votes)) - _log_likelihood(free, x, votes, flip_rate).mean()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]  # torch left it untyped
         return total
 
-    optimiser.step(cost)  # type: ignore[no-untyped-call]
+    optimiser.step(cost)  # type: ignore[no-untyped-call]  # as it left this
     return [part.detach() for part in free]
 
 
