@@ -24,13 +24,15 @@ from cbmr.batches import REHEARSED, StationBatches, station_batches
 from cbmr.corpus import Thumbs
 from cbmr.encoder import Encoder, load_encoder
 from cbmr.evaluation.held_out import votes_in_store
-from cbmr.factors import load_factors, unit_targets
+from cbmr.factors import load_factors
 from cbmr.learners import THUMB_LOSSES
 from cbmr.preferences import make_preferences, pairs_among
+from cbmr.priors import seed_queries
 from cbmr.sources.tables import read_corpus
 from cbmr.spectrograms import SpectrogramStore
 from cbmr.votes import fit_votes
 from tasks.command import CONF
+from tasks.stages import predicted_vectors
 
 STEPS, ROUNDS, BATCH = 8, 5, 64
 MILLION = 1_000_000
@@ -46,14 +48,15 @@ def main() -> None:
     encoder = load_encoder(run / "regress" / "encoder.pt")
     store = SpectrogramStore(next(run.glob("spectrograms/*2048*")))
     votes = votes_in_store(corpus, store, "train")
-    targets = unit_targets(load_factors(run / "factors.npz"), store.track_ids)
+    heard = predicted_vectors(run / "regress").of(store.track_ids)
+    known = seed_queries(heard, store.track_ids, load_factors(run / "factors.npz"))
     with hydra.initialize_config_dir(CONF, version_base=None):
         options = dict(hydra.compose("rank", ["loss=triplet"]).loss.options)
 
     def loss(unit: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return THUMB_LOSSES["triplet"](unit, {"query": unit, **batch}, **options)
 
-    loops = {"stations": _stations(store, votes, targets), "plain triplets": _plain(store, votes)}
+    loops = {"stations": _stations(store, votes, known), "plain triplets": _plain(store, votes)}
     speeds: dict[str, list[float]] = {name: [] for name in loops}
     for round_ in range(ROUNDS + 1):
         for name, steps in loops.items():
@@ -67,15 +70,16 @@ def main() -> None:
                 )
     medians = [statistics.median(of) for of in speeds.values()]
     print(f"stations / plain triplets: {medians[0] / medians[1]:.1f}")
-    _million(votes, targets)
+    _million(votes, known)
 
 
-def _stations(store: SpectrogramStore, votes: Thumbs, targets: np.ndarray) -> list[Step]:
+def _stations(store: SpectrogramStore, votes: Thumbs, known: np.ndarray) -> list[Step]:
     batches = station_batches(
         store,
         make_preferences(votes),
-        targets,
-        targets,
+        known,
+        np.ones(len(store), dtype=np.float32),
+        known,
         None,
         batch_size=BATCH,
         rng_seed=0,
@@ -123,7 +127,7 @@ def _train(encoder: Encoder, steps: list[Step], loss) -> tuple[int, int, float]:
     return used, clips, time.perf_counter() - began
 
 
-def _million(votes: Thumbs, targets: np.ndarray) -> None:
+def _million(votes: Thumbs, known: np.ndarray) -> None:
     """A million votes of many more listeners on the same tracks: their model, and their pairs."""
     rng = np.random.default_rng(0)
     copies = -(-MILLION // len(votes))
@@ -132,7 +136,7 @@ def _million(votes: Thumbs, targets: np.ndarray) -> None:
     seed, track, up = (np.tile(of, copies)[:MILLION] for of in (votes.seed, votes.track, votes.up))
     order = rng.permutation(MILLION)
     many = Thumbs(user[order], seed[order], track[order], up[order])
-    for name, make in _timed(many, targets):
+    for name, make in _timed(many, known):
         began = time.perf_counter()
         make()
         print(f"{MILLION:,} votes, {name}: {time.perf_counter() - began:.1f} s")
@@ -140,8 +144,8 @@ def _million(votes: Thumbs, targets: np.ndarray) -> None:
     print(f"peak memory of all of this: {peak:.0f} MiB")
 
 
-def _timed(many: Thumbs, targets: np.ndarray) -> Iterator[tuple[str, object]]:
-    yield "model of a vote", lambda: fit_votes(targets, many, flip_rate=None, rng_seed=0)
+def _timed(many: Thumbs, known: np.ndarray) -> Iterator[tuple[str, object]]:
+    yield "model of a vote", lambda: fit_votes(known, many, flip_rate=None, rng_seed=0)
     yield "preferences", lambda: make_preferences(many)
 
 

@@ -160,9 +160,9 @@ class StationBatches(Dataset[dict[str, Any]]):
     The other tracks are drawn evenly of those with an anchor: stations play the popular ones again
     and again, and an encoder that hears little else forgets the rest (rehearsal, Robins 1995).
     Each track is in a batch once, however many votes touch it. `preferences` are rows of the store,
-    `anchors` `[store, factors]` what embeddings are kept near, NaN where nothing is, and `queries`
-    `[store, factors]` what tracks ask for as seeds. In a batch `seed` and `track` are places among
-    its tracks, and `pairs` `[pairs, 2]` among its votes.
+    `anchors` `[store, factors]` what embeddings are kept near, by their `anchor_weight` `[store]`,
+    0 where there is none, and `queries` `[store, factors]` what tracks ask for as seeds. In a batch
+    `seed` and `track` are places among its tracks, and `pairs` `[pairs, 2]` among its votes.
     """
 
     def __init__(
@@ -170,13 +170,14 @@ class StationBatches(Dataset[dict[str, Any]]):
         store: Store,
         preferences: Preferences,
         anchors: np.ndarray,
+        anchor_weight: np.ndarray,
         queries: np.ndarray,
         rng_seed: int,
     ) -> None:
         self.store, self.preferences = store, preferences
-        self.anchors, self.queries = anchors, queries
+        self.anchors, self.anchor_weight, self.queries = anchors, anchor_weight, queries
         self.rng_seed = rng_seed
-        self.anchored = np.flatnonzero(~np.isnan(anchors).any(axis=1))
+        self.anchored = np.flatnonzero(anchor_weight)
 
     def tracks(self, items: np.ndarray) -> np.ndarray:
         """The rows of a batch, the others drawn by which stations come together: no two epochs have
@@ -197,6 +198,7 @@ class StationBatches(Dataset[dict[str, Any]]):
             "logmel": self.store[rows],
             "frames": self.store.frames[rows],
             "anchor": self.anchors[rows],
+            "anchor_weight": self.anchor_weight[rows],
             "query": self.queries[rows],
             "seed": place[votes.seed[here]],
             "track": place[votes.track[here]],
@@ -295,6 +297,7 @@ def station_batches(
     store: Store,
     preferences: Preferences,
     anchors: np.ndarray,
+    anchor_weight: np.ndarray,
     queries: np.ndarray,
     valid_rows: np.ndarray | None,
     *,
@@ -309,7 +312,7 @@ def station_batches(
     sizes = np.array([len(station) for station in preferences.stations])
     tracks = len(np.unique(np.concatenate(preferences.stations)))
     return Batches(
-        StationBatches(store, preferences, anchors, queries, rng_seed),
+        StationBatches(store, preferences, anchors, anchor_weight, queries, rng_seed),
         EpochSampler(sizes, batch_size, tracks, rng_seed),
         None if valid_rows is None else TrackBatches(store, valid_rows),
         workers=workers,

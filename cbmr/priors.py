@@ -20,6 +20,8 @@ WEIGHTS = tuple(step / 10 for step in range(1, 10))
 USUAL_K = 3.0
 """As how many plays content counts where nobody chose: as validation did on three of three demo
 worlds (RESULTS.md)."""
+ANCHOR_K = 10.0
+"""Listeners by whom half is known of where a track belongs, before anyone votes on it."""
 
 
 @dataclass(frozen=True)
@@ -166,5 +168,17 @@ def seed_queries(content: np.ndarray, track_ids: np.ndarray, factors: Factors) -
     """
     at = rows_of(factors.track_ids, track_ids)
     cf = np.where((at >= 0)[:, None], factors.item_factors[at], np.float32(0))
-    listeners = np.where(at >= 0, factors.item_listeners[at], 0)
-    return blend_plays(content, cf, listeners[:, None], USUAL_K)
+    return blend_plays(content, cf, _listeners(factors, track_ids)[:, None], USUAL_K)
+
+
+def anchor_weights(factors: Factors, track_ids: np.ndarray) -> np.ndarray:
+    """How far votes leave a track where stage 1 had it, `n / (n + 10)` `[tracks]` of n listeners:
+    beside its sound, stage 1 knew of it what these said."""
+    listeners = _listeners(factors, track_ids)
+    return (listeners / (listeners + ANCHOR_K)).astype(np.float32)
+
+
+def _listeners(factors: Factors, track_ids: np.ndarray) -> np.ndarray:
+    """How many played each track, `[tracks]`; 0 where it has no factors."""
+    at = rows_of(factors.track_ids, track_ids)
+    return np.where(at >= 0, factors.item_listeners[at], 0)

@@ -4,10 +4,11 @@ An up has the log-odds
 
     z = scale * cos(A x_seed, A x_track) + offset + b_listener + b_station,
 
-where x are factors, A says which of their directions votes are about, some listeners are kind, and
-some seeds (a station is all that is played on one) lend themselves to a good station. A vote is
-recorded the wrong way round at a rate rho: an up is on record with the probability
-`(1 - rho) sigmoid(z) + rho sigmoid(-z)` (the noise of forward correction, Patrini et al. 2017).
+where x is what is known of a track by its sound and its listeners (`priors.seed_queries`), A says
+which of its directions votes are about, some listeners are kind, and some seeds (a station is all
+that is played on one) lend themselves to a good station. A vote is recorded the wrong way round at
+a rate rho: an up is on record with the probability `(1 - rho) sigmoid(z) + rho sigmoid(-z)` (the
+noise of forward correction, Patrini et al. 2017).
 
 What the model thinks likely of each vote corrects it before a loss sees it, whatever the loss.
 """
@@ -63,20 +64,20 @@ class VoteModel:
         """Whether votes, of which there are enough to tell, do not follow likeness."""
         return self.votes >= FEWEST_VOTES and self.gain <= LEAST_GAIN * self.gain_error
 
-    def corrected(self, factors: np.ndarray, votes: Thumbs) -> tuple[Thumbs, np.ndarray]:
+    def corrected(self, vectors: np.ndarray, votes: Thumbs) -> tuple[Thumbs, np.ndarray]:
         """The votes as they were most likely meant, and how certain that is, 0 to 1, `[votes]`.
 
         By Bayes' rule an up on record was meant with the probability
         `m = (1 - rho) p / ((1 - rho) p + rho (1 - p))`, p being `sigmoid(z)`; it is turned round
         where m is below a half, and its certainty is `|2 m - 1|`. By hand, rho .1: m is .9 where p
         is a half, so the certainty .8; where p is .05, m is .32: a down, of certainty .36. Without
-        flips votes stay as they are, all certain. Where a track has no factors (NaN), p is a half.
+        flips votes stay as they are, all certain.
         """
-        heard = factors @ self.metric.T
+        heard = vectors @ self.metric.T
         heard = heard / np.linalg.norm(heard, axis=1, keepdims=True)
         likeness = np.einsum("vf,vf->v", heard[votes.seed], heard[votes.track])
         bias = self.offset + self.listener[votes.user] + self.station[votes.seed]
-        z = np.nan_to_num(self.scale * likeness + bias)
+        z = self.scale * likeness + bias
         agrees = 1 / (1 + np.exp(np.where(votes.up, -z, z)))
         meant = agrees * (1 - self.flip_rate)
         meant = meant / (meant + (1 - agrees) * self.flip_rate)
@@ -92,10 +93,9 @@ class VoteModel:
 
 
 def fit_votes(
-    factors: np.ndarray, votes: Thumbs, *, flip_rate: float | None, rng_seed: int
+    vectors: np.ndarray, votes: Thumbs, *, flip_rate: float | None, rng_seed: int
 ) -> VoteModel:
-    """The most likely model of votes on tracks with unit-norm `factors` `[tracks, size]`; votes on
-    tracks whose factors are NaN are left out.
+    """The most likely model of votes on tracks with unit-norm `vectors` `[tracks, size]`.
 
     Without a `flip_rate` it is the one under which votes left out of the fit are the most likely,
     of `FLIP_RATES` by `FOLDS` folds. Fitted with all else it would come out near 0, as the biases
@@ -103,9 +103,7 @@ def fit_votes(
     """
     if flip_rate is not None and not 0 <= flip_rate <= FLIP_RATES[-1]:
         raise InputError(f"flip_rate={flip_rate}: expected 0 to {FLIP_RATES[-1]}")
-    known = ~np.isnan(factors).any(axis=1)
-    votes = votes[known[votes.seed] & known[votes.track]]
-    x = torch.from_numpy(np.where(known[:, None], factors, 0).astype(np.float32))
+    x = torch.from_numpy(vectors.astype(np.float32))
     listeners = int(votes.user.max(initial=-1)) + 1
     rates = FLIP_RATES if flip_rate is None else (flip_rate,)
     rng = np.random.default_rng(rng_seed)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cbmr.evidence import Evidence
     from cbmr.learners.learner import Validate
     from cbmr.preferences import Preferences
-    from cbmr.vectors import Vectors
     from tasks.stages import Material
 
 LOSSES = ("bpr", "drlim", "infonce", "lambdarank", "margin", "ranknet", "triplet", "warp")
@@ -97,18 +96,20 @@ def run(cfg: DictConfig) -> None:
     from cbmr.embed import embed_store
     from cbmr.encoder import load_encoder
     from cbmr.preferences import make_preferences
+    from cbmr.priors import seed_queries
     from cbmr.votes import fit_votes
     from tasks.stages import blended, save_stage
 
-    store, valid, targets = learned_from.store, learned_from.valid, learned_from.targets
-    votes, others = training_votes(learned_from), other_evidence(cfg, learned_from)
-    model = fit_votes(targets, votes, flip_rate=cfg.flip_rate, rng_seed=cfg.rng_seed)
-    say(f"rank: {model}")
-    meant, certainty = model.corrected(targets, votes)
-    preferences = make_preferences(meant, *others, certainty=certainty, within=cfg.within)
-    _check_sides(cfg, preferences)
+    store, valid = learned_from.store, learned_from.valid
     encoder = load_encoder(folder / "regress" / "encoder.pt")
     stage_1 = embed_store(encoder, store)  # its own file may be older than the store
+    queries = seed_queries(stage_1.vectors, store.track_ids, learned_from.factors)
+    votes, others = training_votes(learned_from), other_evidence(cfg, learned_from)
+    model = fit_votes(queries, votes, flip_rate=cfg.flip_rate, rng_seed=cfg.rng_seed)
+    say(f"rank: {model}")
+    meant, certainty = model.corrected(queries, votes)
+    preferences = make_preferences(meant, *others, certainty=certainty, within=cfg.within)
+    _check_sides(cfg, preferences)
     before = valid.measure(stage_1.of(store.track_ids[valid.rows]))
     validate = None
     if valid.has_listening and valid.has_votes:
@@ -128,7 +129,9 @@ def run(cfg: DictConfig) -> None:
             f"pieces of other evidence of {len(preferences.stations)} stations, "
             f"{preferences.pairs} pairs of an up and a down of one {GROUPS[preferences.within]}"
         )
-        epoch = _fine_tune(cfg, encoder, stage_1, learned_from, preferences, validate, settings)
+        epoch = _fine_tune(
+            cfg, encoder, stage_1.vectors, queries, learned_from, preferences, validate, settings
+        )
         vectors = embed_store(encoder, store)
         tuned = validate and validate(vectors.vectors[valid.rows])
         if tuned and tuned["score"] <= before["thumbs_auc"]:
@@ -149,7 +152,8 @@ def run(cfg: DictConfig) -> None:
 def _fine_tune(
     cfg: DictConfig,
     encoder: "Encoder",
-    stage_1: "Vectors",
+    stage_1: np.ndarray,
+    queries: np.ndarray,
     learned_from: "Material",
     preferences: "Preferences",
     validate: "Validate | None",
@@ -160,7 +164,7 @@ def _fine_tune(
 
     from cbmr.batches import station_batches
     from cbmr.learners import ThumbRanking
-    from cbmr.priors import seed_queries
+    from cbmr.priors import anchor_weights
     from tasks.stages import fit, optimisation
 
     torch.manual_seed(cfg.rng_seed)
@@ -174,12 +178,15 @@ def _fine_tune(
         frozen_convolutions=cfg.frozen_convolutions,
         **optimisation(cfg, learned_from.store.mel_spec),
     )
-    vectors, factors = stage_1.vectors, learned_from.factors
+    store, rows = learned_from.store, learned_from.train_rows
+    weight = np.zeros(len(store), dtype=np.float32)
+    weight[rows] = anchor_weights(learned_from.factors, store.track_ids[rows])
     batches = station_batches(
-        learned_from.store,
+        store,
         preferences,
-        np.where(np.isnan(learned_from.targets), np.float32(np.nan), vectors),
-        seed_queries(vectors, stage_1.track_ids, factors),
+        stage_1,
+        weight,
+        queries,
         learned_from.valid.rows if validate else None,
         batch_size=cfg.batch_size,
         rng_seed=cfg.rng_seed,

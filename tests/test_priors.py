@@ -8,6 +8,7 @@ import pytest
 from cbmr.corpus import Plays, make_corpus
 from cbmr.factors import Factors, confidence, factorize, unit_rows
 from cbmr.priors import (
+    anchor_weights,
     blend,
     blend_plays,
     choose_weight,
@@ -164,3 +165,13 @@ def test_a_seed_asks_with_its_listeners_as_far_as_it_has_some():
     expected = [[HALF, HALF], [0.6, 0.8], np.array([9, 1]) / np.sqrt(82)]
     np.testing.assert_allclose(queries, expected, atol=1e-6)
     np.testing.assert_array_equal(queries[1], content[1])
+
+
+def test_the_anchor_holds_a_track_as_far_as_its_listeners_are_many():
+    """Ten listeners hold by a half, thirty by three quarters; without factors nothing does."""
+    factors = Factors(
+        np.array(["a", "c"]), np.ones((2, 2), np.float32), np.array([10, 30]),
+        np.array(["u"]), np.ones((1, 2), np.float32),
+    )  # fmt: skip
+    weights = anchor_weights(factors, np.array(["c", "b", "a"]))
+    np.testing.assert_array_equal(weights, np.float32([0.75, 0, 0.5]))

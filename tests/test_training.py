@@ -111,6 +111,7 @@ def test_stage_2_is_the_same_to_the_bit_on_several_threads(
             Store(tracks, 8),
             preferences,
             targets,
+            np.ones(tracks, dtype=np.float32),
             targets,
             None,
             batch_size=tracks,
@@ -479,9 +480,11 @@ def test_a_station_batch_embeds_each_track_once_and_uses_every_vote_among_them()
         np.array([2, 3, 3, 4, 5]),
         np.array([True, False, True, False, True]),
     )
-    anchors = np.where(np.arange(8)[:, None] < 4, np.nan, np.zeros((8, 2), np.float32))
-    queries = np.arange(16).reshape(8, 2)
-    data = StationBatches(FakeStore(8), make_preferences(thumbs), anchors, queries, rng_seed=0)
+    anchors, queries = np.zeros((8, 2), np.float32), np.arange(16).reshape(8, 2)
+    weight = np.array([0, 0, 0, 0, 0.1, 0.2, 0.3, 0.4], np.float32)
+    data = StationBatches(
+        FakeStore(8), make_preferences(thumbs), anchors, weight, queries, rng_seed=0
+    )
     drawn = [data.tracks(np.array([0, other])) for other in (1, 2) for _ in range(2)]
     assert all((one == again).all() for one, again in (drawn[:2], drawn[2:]))
     batch = data[np.array([0, 1])]
@@ -489,6 +492,7 @@ def test_a_station_batch_embeds_each_track_once_and_uses_every_vote_among_them()
     assert rows == drawn[0].tolist()
     assert {1, 2, 3, 4, 5} <= set(rows) <= {1, 2, 3, 4, 5, 6, 7}
     assert batch["query"].tolist() == queries[rows].tolist()
+    assert batch["anchor_weight"].tolist() == weight[rows].tolist()
     votes = {
         (rows[s], rows[t], bool(u))
         for s, t, u in zip(batch["seed"], batch["track"], batch["up"], strict=True)
@@ -506,10 +510,12 @@ def test_a_station_batch_rehearses_tracks_that_no_station_plays_evenly():
     """One station of 4 tracks brings 2 of the 20 with an anchor, another two each time, and in the
     long run each as often: a tenth of 400 draws, its deviation 6."""
     thumbs = Thumbs(*(np.array(one) for one in ([0] * 3, [20] * 3, [21, 22, 23], [True] * 3)))
-    anchors = np.where(np.arange(24)[:, None] < 20, np.zeros((24, 2), np.float32), np.nan)
+    anchors, weight = np.zeros((24, 2), np.float32), (np.arange(24) < 20).astype(np.float32)
     count = np.zeros(24)
     for rng_seed in range(400):
-        data = StationBatches(FakeStore(24), make_preferences(thumbs), anchors, anchors, rng_seed)
+        data = StationBatches(
+            FakeStore(24), make_preferences(thumbs), anchors, weight, anchors, rng_seed
+        )
         rows = data.tracks(np.array([0]))
         count[rows] += 1
         assert len(rows) == 6

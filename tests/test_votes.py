@@ -113,20 +113,6 @@ def test_shuffled_votes_are_only_chance_and_a_few_are_not_judged():
         assert not fit_votes(factors, shuffled[:few], flip_rate=None, rng_seed=0).only_chance
 
 
-def test_votes_on_tracks_without_factors_are_left_out_but_corrected_by_the_rate():
-    rng = np.random.default_rng(3)
-    factors, votes, _ = simulated(rng, 3000, flip_rate=0.2)
-    known = (votes.seed != 7) & (votes.track != 7)
-    lacking = factors.copy()
-    lacking[7] = np.nan
-    fitted = fit_votes(lacking, votes, flip_rate=0.2, rng_seed=0)
-    other = fit_votes(factors, votes[known], flip_rate=0.2, rng_seed=0)
-    np.testing.assert_allclose(fitted.metric, other.metric, atol=1e-5)
-    corrected, certainty = fitted.corrected(lacking, votes)
-    assert (corrected.up[~known] == votes.up[~known]).all()
-    np.testing.assert_allclose(certainty[~known], 0.6)
-
-
 def test_a_rate_of_a_half_is_refused():
     factors, votes, _ = simulated(np.random.default_rng(4), 10, flip_rate=0.0)
     for rate in (-0.1, 0.5):

@@ -15,7 +15,6 @@ from cbmr.losses import (
     bpr,
     distance,
     drlim,
-    factor_error,
     lambdarank,
     margin_ranking,
     ranknet,
@@ -100,8 +99,9 @@ THUMB_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 class ThumbRanking(Learner):
     """Stage 2: a loss on thumbs (`THUMB_LOSSES[loss]` with its `options`), plus `anchor` times
     the squared error to what stage 1 said of the tracks it was trained on, so that listening is not
-    forgotten (learning without forgetting, Li & Hoiem 2018). Their factors, which stage 1 has
-    learned as far as they can be heard, would only be learned by heart in its place.
+    forgotten (learning without forgetting, Li & Hoiem 2018), each by its `anchor_weight`. Their
+    factors, which stage 1 has learned as far as they can be heard, would only be learned by heart
+    in its place.
 
     Both see unit-norm embeddings, as serving does: not every objective gives them a length. A seed
     asks as it does in serving, with what its listeners know of it, so only voted tracks move.
@@ -152,11 +152,8 @@ class ThumbRanking(Learner):
         embedding = self.encoder.expected(self.predict(batch))
         unit = F.normalize(embedding.float(), dim=1)
         thumbs = self.thumb_loss(unit, batch)
-        anchored = ~batch["anchor"].isnan().any(dim=1)
-        loss = thumbs
-        if anchored.any():
-            error = factor_error(unit[anchored], batch["anchor"][anchored])
-            loss = thumbs + self.anchor * error
+        moved = (unit - batch["anchor"]).square().sum(dim=1)
+        loss = thumbs + self.anchor * (batch["anchor_weight"] * moved).mean()
         numbers: dict[str, torch.Tensor | float] = {
             "train/loss": loss,
             "train/thumbs": thumbs,
