@@ -1,10 +1,11 @@
 """What more tracks are worth to both stages, and votes where plays are few:
 `python -m benchmarks.tracks [FOLDER]`.
 
-Three demo worlds each of 600 tracks, of 2,400 with artists, listeners and votes in proportion, and
-of 600 with a tenth of the plays; both stages by their defaults at half of the channels. Prints the
+Three demo worlds each of 600 tracks, of 600 with a tenth of the plays, and of 4,800 with artists,
+listeners and votes in proportion; both stages by their defaults at half of the channels. Prints the
 tables and writes them into RESULTS.md. FOLDER (default `runs/worlds`) keeps all in `tracks/`, and
-the same command goes on after an interruption: an hour on two cores. All of it is simulated.
+the same command goes on after an interruption: an hour and a half on two cores. All of it is
+simulated.
 """
 
 import multiprocessing
@@ -38,8 +39,8 @@ from tasks.runs import say
 
 SIZES: dict[str, dict[str, Any]] = {
     "600 tracks": {},
-    "2,400 tracks": {"tracks": 2_400, "artists": 320, "listeners": 4_000, "votes": 80_000},
     "600 tracks, few plays": {"plays_per_listener": 5.0},
+    "4,800 tracks": {"tracks": 4_800, "artists": 640, "listeners": 8_000, "votes": 160_000},
 }
 HALF = ("encoder.arguments.channels=[128,128,256,256]", "encoder.arguments.hidden=1024")
 STAGE_2 = "stage 2"
