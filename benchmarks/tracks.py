@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 
 from benchmarks.results import compose_and_run, stores_of, write_between
 from benchmarks.thumbs import (
@@ -31,6 +32,7 @@ from benchmarks.thumbs import (
     train_stage_2,
 )
 from benchmarks.worlds import mean_table
+from cbmr.evaluation import Table
 from cbmr.sources.demo import make_demo
 from tasks import scan
 from tasks.command import CONF
@@ -62,13 +64,13 @@ def main() -> None:
         futures = [pool.submit(_train, *job) for job in jobs]
         for (home, world), future in zip(jobs, futures, strict=True):
             say(f"{home.name}, world {world}: {future.result()}")
+        tables = list(pool.map(_evaluate, *zip(*jobs, strict=True)))
     lines = [
         f"{SIMULATED} The mean over {WORLDS} worlds, a training each, on test tracks; paired 95 % "
         f"intervals of {BOOTSTRAPS} bootstrap draws over listeners and artists. {EXPLAINED}",
     ]
-    for size in SIZES:
-        rows = {STAGE_2: STAGE_2}
-        table = mean_table([evaluate_runs(folder / size, w, rows) for w in range(WORLDS)])
+    for place, size in enumerate(SIZES):
+        table = mean_table(tables[place * WORLDS : (place + 1) * WORLDS])
         lines += ["", f"{size}, by sound alone:", ""]
         lines += loss_table(table, (*KNOWN[:3], STAGE_2, *KNOWN[3:]))
         lines += ["", f"{size}, as served:", ""]
@@ -82,6 +84,11 @@ def _train(home: Path, world: int) -> str:
     """Both stages on that world, unless they are there; the last one's validation in a line."""
     train_stage_1(home, world, HALF)
     return train_stage_2(home, world, Variant(STAGE_2))
+
+
+def _evaluate(home: Path, world: int) -> Table:
+    torch.set_num_threads(1)
+    return evaluate_runs(home, world, {STAGE_2: STAGE_2})
 
 
 if __name__ == "__main__":
