@@ -37,6 +37,8 @@ LEAST_GAIN = 3.0
 """Standard errors by which likeness has to foretell votes better than chance."""
 FIRST_SCALE = 3.0
 STEPS = 50
+EPS = 1e-12
+"""Below any norm but that of a vector of zeros, which is like nothing."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class VoteModel:
         flips votes stay as they are, all certain.
         """
         heard = vectors @ self.metric.T
-        heard = heard / np.linalg.norm(heard, axis=1, keepdims=True)
+        heard = heard / np.linalg.norm(heard, axis=1, keepdims=True).clip(EPS)
         likeness = np.einsum("vf,vf->v", heard[votes.seed], heard[votes.track])
         bias = self.offset + self.listener[votes.user] + self.station[votes.seed]
         z = self.scale * likeness + bias

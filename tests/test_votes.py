@@ -113,6 +113,16 @@ def test_shuffled_votes_are_only_chance_and_a_few_are_not_judged():
         assert not fit_votes(factors, shuffled[:few], flip_rate=None, rng_seed=0).only_chance
 
 
+def test_a_track_that_is_like_nothing_is_voted_on_by_chance():
+    """A vector of zeros, at offset 0: p is a half whatever the seed, so rho .1 leaves .8 of it."""
+    factors = np.stack([np.ones(SIZE) / 2, np.zeros(SIZE)])
+    votes = Thumbs(*(np.array(rows) for rows in ([0], [0], [1], [True])))
+    one = replace(model(0.0, 0.1), scale=6.0, station=np.zeros(2))
+    corrected, certainty = one.corrected(factors, votes)
+    assert corrected.up.tolist() == [True]
+    np.testing.assert_allclose(certainty, 0.8)
+
+
 def test_a_rate_of_a_half_is_refused():
     factors, votes, _ = simulated(np.random.default_rng(4), 10, flip_rate=0.0)
     for rate in (-0.1, 0.5):
