@@ -27,6 +27,7 @@ bench: .venv/installed-bench
 results: .venv/installed
 	$(BIN)/python -m benchmarks.results
 	$(BIN)/python -m benchmarks.thumbs
+	$(BIN)/python -m benchmarks.curves
 	$(BIN)/python -m benchmarks.harmony
 
 .venv/installed: pyproject.toml constraints.txt

@@ -1,13 +1,13 @@
-"""Stage 2 under every loss, by votes and by slips, and in four difficult worlds:
+"""Stage 2 under every loss, in four difficult worlds, and of shuffled votes:
 `python -m benchmarks.thumbs [FOLDER]` (default `runs/worlds`).
 
 Stage 1 is trained once on each of three demo worlds, by its defaults at the size of
 `benchmarks.results`; every row goes on from it, in a process with a core of its own. Rows differ in
 the loss or in the votes on training tracks. Votes on validation and test tracks are the base
 world's, but for the shuffled row, whose validation votes are shuffled too. A loss is trained at two
-rates and read on test at the better of them on validation, a curve at its default's. What is done
-is kept, and the same command goes on after an interruption. The tables go to RESULTS.md, between
-their marks, the curves as a picture beside this file. All of it is simulated.
+rates and read on test at the better of them on validation. What is done is kept, and the same
+command goes on after an interruption. The tables go to RESULTS.md, between their marks. All of it
+is simulated. `benchmarks.curves` has the number of votes, and slips.
 """
 
 import io
@@ -15,11 +15,12 @@ import multiprocessing
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -51,19 +52,15 @@ from tasks.stages import predicted_vectors
 WORLDS, BOOTSTRAPS, PROCESSES = 3, 200, 2
 RATES = (0.1, 0.03)
 DEFAULT = "drlim"
-VOTES = (500, 5_000, 50_000)
-MANY_VOTES = 85_000
-"""Of a world drawn with so many, some 50,000 are of training tracks on training seeds."""
-FLIPS = (0.0, 0.1, 0.2, 0.4)
 NOISE = "noise"
 DIFFICULTIES = {
-    NOISE: {"flip_rate": FLIPS[-1]},
+    NOISE: {"flip_rate": 0.4},
     "heavy and kindly voters": {"vote_spread": 1.5, "kindness_spread": 1.5},
     "popular tracks exposed more": {"radio_popularity": 2.0},
     "downs that censor": {"radio_censoring": 4.0},
 }
+SHUFFLED = "shuffled"
 BEGIN, END = "<!-- thumbs -->", "<!-- end of thumbs -->"
-PICTURE = HERE / "thumbs.png"
 METRICS = ("thumbs AUC", "AUC")
 KERNELS = {"kernelridge__alpha": [0.03, 0.1, 0.3, 1], "kernelridge__gamma": [0.01, 0.03, 0.1]}
 PERFECT = "perfect hearing"
@@ -78,66 +75,83 @@ SERVED = " + prior"
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A training of stage 2: `votes` names its training votes (`_corpus`), `overrides` are of
-    `tasks.rank`."""
+class Votes:
+    """Votes on training tracks: those of a world with other `settings` of its radio, the `first` so
+    many of them, or shuffled."""
 
     name: str
-    votes: str = "base"
+    settings: Mapping[str, float] = field(default_factory=dict)
+    first: int | None = None
+    shuffled: bool = False
+
+
+BASE = Votes("base")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training of stage 2: its training votes, and `overrides` of `tasks.rank`."""
+
+    name: str
+    votes: Votes = BASE
     overrides: tuple[str, ...] = ()
 
 
-def variants() -> list[Variant]:
-    """All that is trained, a world each."""
-    rates = [(loss, rate) for loss in LOSSES for rate in RATES]
-    corrections = {"corrected": (), "as recorded": ("flip_rate=0",)}
-    return [
-        *(Variant(f"{loss} {rate}", overrides=(f"loss={loss}", f"learning_rate={rate}"))
-          for loss, rate in rates),
-        *(Variant(f"{votes} votes", f"votes {votes}") for votes in VOTES),
-        *(Variant(f"{flips:.0%} flips, {name}", f"flips {flips}", overrides)
-          for flips in FLIPS for name, overrides in corrections.items()),
-        *(Variant(name, name) for name in DIFFICULTIES if name != NOISE),
-        Variant("shuffled", "shuffled"),
-    ]  # fmt: skip
-
-
 def main() -> None:
-    """Train what is missing, evaluate everything, write the tables and the picture."""
+    """Train what is missing, evaluate everything, write the tables."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/worlds")
-    context = multiprocessing.get_context("spawn")
+    of_losses = [
+        Variant(f"{loss} {rate}", overrides=(f"loss={loss}", f"learning_rate={rate}"))
+        for loss in LOSSES
+        for rate in RATES
+    ]
+    others = [
+        Variant(BASE.name),
+        *(Variant(name, Votes(name, settings)) for name, settings in DIFFICULTIES.items()),
+        Variant(SHUFFLED, Votes(SHUFFLED, shuffled=True)),
+    ]
     with hydra.initialize_config_dir(CONF, version_base=None):
         for world in range(WORLDS):
-            corpus = world_folder(folder, world)
-            compose_and_run(scan, [f"corpus='{corpus}'", f"run='{stores_of(corpus)}'"])
-            for votes in dict.fromkeys(v.votes for v in variants()):
-                _corpus(folder, world, votes)
-    with ProcessPoolExecutor(PROCESSES, context) as pool:
+            scanned(world_folder(folder, world))
+    train_all(folder, [*of_losses, *others])
+    names = _better_rates(folder) | {variant.name: variant.name for variant in others}
+    table = evaluate_all(folder, names)
+    text = "\n".join(_markdown(table))
+    write_between(BEGIN, END, text)
+    print(text)
+
+
+def scanned(corpus: Path) -> None:
+    """Its spectrograms, unless they are there."""
+    compose_and_run(scan, [f"corpus='{corpus}'", f"run='{stores_of(corpus)}'"])
+
+
+def train_all(folder: Path, variants: Sequence[Variant]) -> None:
+    """Stage 1 on each of the worlds of `folder`, and every variant of stage 2, unless they are
+    there."""
+    for world in range(WORLDS):
+        for votes in {variant.votes.name: variant.votes for variant in variants}.values():
+            _corpus(folder, world, votes)
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
         small = list(OmegaConf.load(HERE / "results.yaml").encoder)
         list(pool.map(train_stage_1, [folder] * WORLDS, range(WORLDS), [small] * WORLDS))
-        jobs = [(folder, world, v) for v in variants() for world in range(WORLDS)]
+        jobs = [(folder, world, variant) for variant in variants for world in range(WORLDS)]
         futures, began = [pool.submit(train_stage_2, *job) for job in jobs], time.monotonic()
         for done, (job, future) in enumerate(zip(jobs, futures, strict=True), start=1):
             metrics = future.result()
             left = (time.monotonic() - began) / done * (len(jobs) - done) / 60
             say(f"{done}/{len(jobs)} world {job[1]}, {job[2].name}: {metrics}, {left:.0f} min left")
-    names = _chosen(folder)
-    table = mean_table([evaluate_runs(folder, world, names) for world in range(WORLDS)])
-    text = "\n".join(_markdown(table, folder))
-    write_between(BEGIN, END, text)
-    _draw(table)
-    print(text)
 
 
 # --- votes --------------------------------------------------------------------------------------
 
 
-def _corpus(folder: Path, world: int, votes: str) -> Path:
+def _corpus(folder: Path, world: int, votes: Votes) -> Path:
     """The base world, or a copy of its tables with other training votes, made if not there."""
     base = folder / f"world{world}"
-    if votes == "base":
+    if votes == BASE:
         return base
-    corpus = folder / "thumbs" / f"world{world}" / f"corpus {votes}"
+    corpus = folder / "thumbs" / f"world{world}" / f"corpus {votes.name}"
     if (corpus / "thumbs.parquet").exists():
         return corpus
     corpus.mkdir(parents=True, exist_ok=True)
@@ -145,28 +159,22 @@ def _corpus(folder: Path, world: int, votes: str) -> Path:
         shutil.copy(base / f"{name}.parquet", corpus)
     split = dict(pl.read_parquet(base / "tracks.parquet").select("track_id", "split").iter_rows())
     thumbs = pl.read_parquet(base / "thumbs.parquet")
-    kind, _, number = votes.partition(" ")
-    if kind == "shuffled":
+    if votes.shuffled:
         rng = np.random.default_rng(world)
         new = thumbs.with_columns(thumb=pl.Series(rng.permutation(thumbs["thumb"].to_numpy())))
         test = pl.col("track_id").replace_strict(split) == "test"
         mixed = pl.concat([new.filter(~test), thumbs.filter(test)])
     else:
-        settings = DIFFICULTIES.get(votes, {})
-        if kind == "votes":
-            settings = {"votes": MANY_VOTES}
-        elif kind == "flips":
-            settings = {"flip_rate": float(number)}
-        other = folder / "thumbs" / f"world{world}" / f"world {votes if kind != 'votes' else kind}"
+        other = folder / "thumbs" / f"world{world}" / f"world {votes.name}"
         other.mkdir(exist_ok=True)
-        make_demo(other, rng_seed=world, audio_of=base.resolve(), **settings)
+        drawn: dict[str, Any] = read_json(base / "settings.json") | dict(votes.settings)
+        del drawn["format"]
+        make_demo(other, audio_of=base.resolve(), **drawn)
         new = pl.read_parquet(other / "thumbs.parquet")
         trains = pl.all_horizontal(
             pl.col("seed_id", "track_id").replace_strict(split, return_dtype=pl.String) == "train"
         )
-        new = new.filter(trains).sort("station_id", maintain_order=True)
-        if kind == "votes":
-            new = new.head(int(number))
+        new = new.filter(trains).sort("station_id", maintain_order=True)[: votes.first]
         mixed = pl.concat([new, thumbs.filter(~trains)])
     with whole_file(corpus / "thumbs.parquet") as file:
         mixed.write_parquet(file)
@@ -176,7 +184,7 @@ def _corpus(folder: Path, world: int, votes: str) -> Path:
 # --- training -----------------------------------------------------------------------------------
 
 
-def _run(folder: Path, world: int, name: str) -> Path:
+def run_folder(folder: Path, world: int, name: str) -> Path:
     return folder / "thumbs" / f"world{world}" / f"run {name}"
 
 
@@ -187,7 +195,7 @@ def _shared(corpus: Path, run: Path) -> list[str]:
 def train_stage_1(folder: Path, world: int, encoder: Sequence[str]) -> None:
     """Factors and stage 1 of that world by the `encoder`'s overrides, unless they are there."""
     torch.set_num_threads(1)
-    corpus, run = folder / f"world{world}", _run(folder, world, "stage 1")
+    corpus, run = folder / f"world{world}", run_folder(folder, world, "stage 1")
     run.mkdir(parents=True, exist_ok=True)
     if not (run / "spectrograms").exists():
         (run / "spectrograms").symlink_to((stores_of(corpus) / "spectrograms").resolve())
@@ -199,7 +207,7 @@ def train_stage_1(folder: Path, world: int, encoder: Sequence[str]) -> None:
 def train_stage_2(folder: Path, world: int, variant: Variant) -> str:
     """Stage 2 from that world's stage 1, unless it is there; its validation in a line."""
     torch.set_num_threads(1)
-    run, first = _run(folder, world, variant.name), _run(folder, world, "stage 1")
+    run, first = run_folder(folder, world, variant.name), run_folder(folder, world, "stage 1")
     # Links: a stage 1 that was trained anew is the one that every row goes on from.
     if not (run / "regress").is_symlink():
         shutil.rmtree(run, ignore_errors=True)  # of a benchmark that kept copies
@@ -215,32 +223,34 @@ def train_stage_2(folder: Path, world: int, variant: Variant) -> str:
     return f"validation thumbs {before:.3f} to {after:.3f}, flip rate {metrics['flip_rate']}"
 
 
-def _chosen(folder: Path) -> dict[str, str]:
-    """The name of each row, and of the variant that is read for it: a loss's better rate."""
+def _better_rates(folder: Path) -> dict[str, str]:
+    """The name of each loss, and of its variant at the better rate on validation."""
 
     def on_validation(name: str) -> float:
-        runs = (_run(folder, world, name) for world in range(WORLDS))
+        runs = (run_folder(folder, world, name) for world in range(WORLDS))
         metrics = [read_json(run / "rank" / "metrics.json") for run in runs]
         return float(np.mean([one["valid_thumbs_auc"] for one in metrics]))
 
-    best = {loss: max((f"{loss} {rate}" for rate in RATES), key=on_validation) for loss in LOSSES}
-    rest = {v.name: v.name for v in variants()[len(LOSSES) * len(RATES) :]}
-    return best | rest | {NOISE: f"{FLIPS[-1]:.0%} flips, corrected"}
+    return {loss: max((f"{loss} {rate}" for rate in RATES), key=on_validation) for loss in LOSSES}
 
 
 # --- evaluation ---------------------------------------------------------------------------------
 
 
+def evaluate_all(folder: Path, names: dict[str, str]) -> Table:
+    return mean_table([evaluate_runs(folder, world, names) for world in range(WORLDS)])
+
+
 def evaluate_runs(folder: Path, world: int, names: dict[str, str]) -> Table:
     corpus = read_corpus(folder / f"world{world}", needs=["plays", "thumbs"])
-    first = _run(folder, world, "stage 1")
+    first = run_folder(folder, world, "stage 1")
     store = SpectrogramStore(next(first.glob("spectrograms/*2048*")))
     factors = load_factors(first / "factors.npz")
     readable = rows_of(store.track_ids, corpus.track_ids) >= 0
     question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
     stages = {"stage 1": predicted_vectors(first / "regress")}
     for name, variant in names.items():
-        stages[name] = predicted_vectors(_run(folder, world, variant) / "rank")
+        stages[name] = predicted_vectors(run_folder(folder, world, variant) / "rank")
     rows = make_rows(
         corpus, store, factors, question, stages, {}, words=0, hidden=0, rng_seed=0, report=say
     )
@@ -261,7 +271,7 @@ def perfect_hearing(corpus: Corpus, factors: Factors) -> np.ndarray:
     return unit_rows(search.predict(heard))
 
 
-def _markdown(table: Table, folder: Path) -> list[str]:
+def _markdown(table: Table) -> list[str]:
     lines = [
         f"{SIMULATED} The mean over {WORLDS} worlds, a training each, on test tracks, as "
         "sound alone predicts them; paired 95 % intervals of "
@@ -277,40 +287,21 @@ def _markdown(table: Table, folder: Path) -> list[str]:
     ]
     lines += loss_table(table, ("ridge", "stage 1", *LOSSES), SERVED)
     heads = [f"{column}: {metric}" for column in table.columns for metric in METRICS]
-    lines += ["", f"By the number of training votes ({DEFAULT}, as served), shuffled thumbs:", ""]
-    lines += _heads("votes", [f"{head}, to stage 1" for head in heads])
-    for row in (*(f"{votes} votes" for votes in VOTES), "shuffled"):
-        lines.append(
-            _line(row, [_served(table, row, c, m) for c in table.columns for m in METRICS])
-        )
-    lines += [
-        "",
-        f"By the share of votes that are recorded the wrong way round ({DEFAULT}, as served):",
-        "",
-    ]
-    ends = ("corrected", "as recorded", "difference")
-    heads = [f"{column}: {end}" for column in table.columns for end in ends]
-    lines += _heads("flips", [*heads, "estimated, a world each"])
-    for flips in FLIPS:
-        corrected, plain = (f"{flips:.0%} flips, {end}" for end in ends[:2])
-        cells = [cell for column in table.columns for cell in (
-            f"{table.at(corrected + SERVED, column, 'thumbs AUC'):.3f}",
-            f"{table.at(plain + SERVED, column, 'thumbs AUC'):.3f}",
-            _served(table, corrected, column, "thumbs AUC", plain),
-        )]  # fmt: skip
-        runs = (_run(folder, world, corrected) for world in range(WORLDS))
-        rates = [read_json(run / "rank" / "metrics.json")["flip_rate"] for run in runs]
-        lines.append(_line(f"{flips:.0%}", [*cells, ", ".join(f"{rate:.0%}" for rate in rates)]))
     lines += [
         "",
         f"Worlds that have a difficulty strongly, less the base world ({DEFAULT}, as served):",
         "",
+        *heading("difficulty", heads),
     ]
-    lines += _heads("difficulty", [f"{c}: {m}" for c in table.columns for m in METRICS])
-    base = f"{FLIPS[1]:.0%} flips, corrected"
     for row in DIFFICULTIES:
-        cells = [_served(table, row, c, m, base) for c in table.columns for m in METRICS]
-        lines.append(_line(row, cells))
+        lines.append(line(row, served(table, row, METRICS, BASE.name)))
+    lines += [
+        "",
+        f"Of shuffled thumbs, less stage 1 ({DEFAULT}, as served):",
+        "",
+        *heading("", heads),
+        line(SHUFFLED, served(table, SHUFFLED, METRICS, "stage 1")),
+    ]
     return lines
 
 
@@ -318,9 +309,9 @@ def loss_table(table: Table, rows: Sequence[str], end: str = "") -> list[str]:
     """A table of these rows, by sound alone or as served by the `end` of their names."""
     heads = [f"{column}: {head}" for column in table.columns
              for head in ("thumbs AUC", "to stage 1", "closed", "AUC", "to stage 1")]  # fmt: skip
-    lines = _heads("row", heads)
+    lines = heading("row", heads)
     for row in rows:
-        lines.append(_line(row, [cell for column in table.columns for cell in (
+        lines.append(line(row, [cell for column in table.columns for cell in (
             f"{table.at(row + end, column, 'thumbs AUC'):.3f}",
             apart(table, row + end, column, "thumbs AUC", "stage 1" + end),
             f"{closed(table, row + end, column):.0%}",
@@ -330,15 +321,20 @@ def loss_table(table: Table, rows: Sequence[str], end: str = "") -> list[str]:
     return lines
 
 
-def _served(table: Table, row: str, column: str, metric: str, other: str = "stage 1") -> str:
-    return apart(table, row + SERVED, column, metric, other + SERVED)
+def served(table: Table, row: str, metrics: Sequence[str], other: str) -> list[str]:
+    """Differences of a row and another, as served, a column and metric each."""
+    return [
+        apart(table, row + SERVED, column, metric, other + SERVED)
+        for column in table.columns
+        for metric in metrics
+    ]
 
 
-def _heads(first: str, heads: Sequence[str]) -> list[str]:
-    return [_line(first, heads), f"|---|{'---|' * len(heads)}"]
+def heading(first: str, heads: Sequence[str]) -> list[str]:
+    return [line(first, heads), f"|---|{'---|' * len(heads)}"]
 
 
-def _line(first: str, cells: Sequence[str]) -> str:
+def line(first: str, cells: Sequence[str]) -> str:
     return f"| {first} | {' | '.join(cells)} |"
 
 
@@ -351,46 +347,6 @@ def closed(table: Table, row: str, column: str) -> float:
         table.at(name, column, "thumbs AUC") for name in (row, "ridge", "ceiling: sound")
     )
     return (here - ridge) / (ceiling - ridge)
-
-
-def _draw(table: Table) -> None:
-    """Two panels a column: thumbs AUC by votes and by flips, with intervals to stage 1."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(
-        len(table.columns), 2, figsize=(10, 7), squeeze=False, layout="constrained", sharey="row"
-    )
-    for column, (by_votes, by_flips) in zip(table.columns, panels, strict=True):
-        curves = [
-            (by_votes, VOTES, [f"{votes} votes" for votes in VOTES], "#0072b2", "o-", "corrected"),
-            *((by_flips, [100 * flips for flips in FLIPS],
-               [f"{flips:.0%} flips, {name}" for flips in FLIPS], colour, style, name)
-              for name, colour, style in (("corrected", "#0072b2", "o-"),
-                                          ("as recorded", "#d55e00", "s--"))),
-        ]  # fmt: skip
-        first = table.at("stage 1" + SERVED, column, "thumbs AUC")
-        for panel, places, rows, colour, style, name in curves:
-            moved = [
-                table.difference(row + SERVED, "stage 1" + SERVED, column, "thumbs AUC")
-                for row in rows
-            ]
-            value, low, high = first + np.array(moved).T
-            panel.plot(places, value, style, color=colour, label=name)
-            panel.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
-        for panel, label in ((by_votes, "training votes"), (by_flips, "% of votes flipped")):
-            panel.axhline(first, color="#6b6b6b", linewidth=1, label="stage 1")
-            panel.set_xlabel(label)
-            panel.spines[["top", "right"]].set_visible(False)
-            panel.legend(frameon=False)
-        by_votes.set_xscale("log")
-        by_votes.set_ylabel(f"{column}: thumbs AUC")
-    figure.suptitle("Stage 2 (DrLIM) on three simulated worlds, 95 % intervals to stage 1")
-    with whole_file(PICTURE) as file:
-        figure.savefig(file, format="png", dpi=90)
-    plt.close(figure)
 
 
 if __name__ == "__main__":
