@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.results import HERE, write_between
 from benchmarks.thumbs import (
     BOOTSTRAPS,
+    METRICS,
     SERVED,
     WORLDS,
     Variant,
@@ -95,12 +96,11 @@ def _markdown(table: Table, folder: Path) -> list[str]:
         "By the number of training votes, less stage 1:",
         "",
     ]
-    metrics = (THUMBS, "AUC")
-    lines += heading("votes", [f"{column}: {name}" for column in table.columns for name in metrics])
+    lines += heading("votes", [f"{column}: {name}" for column in table.columns for name in METRICS])
     for loss in LOSSES:
         for number in NUMBERS:
             row = _by_number(loss, number).name
-            lines.append(line(row, served(table, row, metrics, "stage 1")))
+            lines.append(line(row, served(table, row, METRICS, "stage 1")))
     lines += ["", "By the share of votes that are recorded the wrong way round, less stage 1:", ""]
     heads = (CORRECTED, RECORDED, "difference")
     lines += heading("flips", [

@@ -52,9 +52,8 @@ from tasks.stages import predicted_vectors
 WORLDS, BOOTSTRAPS, PROCESSES = 3, 200, 2
 RATES = (0.1, 0.03)
 DEFAULT = "drlim"
-NOISE = "noise"
 DIFFICULTIES = {
-    NOISE: {"flip_rate": 0.4},
+    "noise": {"flip_rate": 0.4},
     "heavy and kindly voters": {"vote_spread": 1.5, "kindness_spread": 1.5},
     "popular tracks exposed more": {"radio_popularity": 2.0},
     "downs that censor": {"radio_censoring": 4.0},

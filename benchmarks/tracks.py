@@ -17,7 +17,7 @@ from typing import Any
 import hydra
 import torch
 
-from benchmarks.results import compose_and_run, stores_of, write_between
+from benchmarks.results import write_between
 from benchmarks.thumbs import (
     BOOTSTRAPS,
     EXPLAINED,
@@ -28,13 +28,13 @@ from benchmarks.thumbs import (
     Variant,
     evaluate_runs,
     loss_table,
+    scanned,
     train_stage_1,
     train_stage_2,
 )
 from benchmarks.worlds import mean_table
 from cbmr.evaluation import Table
 from cbmr.sources.demo import make_demo
-from tasks import scan
 from tasks.command import CONF
 from tasks.evaluate import SIMULATED
 from tasks.runs import say
@@ -58,7 +58,7 @@ def main() -> None:
             corpus = home / f"world{world}"
             corpus.mkdir(parents=True, exist_ok=True)
             make_demo(corpus, rng_seed=world, **SIZES[home.name])
-            compose_and_run(scan, [f"corpus='{corpus}'", f"run='{stores_of(corpus)}'"])
+            scanned(corpus)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, context) as pool:
         futures = [pool.submit(_train, *job) for job in jobs]
