@@ -5,7 +5,7 @@ import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import DictConfig, ListConfig
@@ -26,6 +26,10 @@ from tasks.runs import (
     where,
     write_manifest,
 )
+
+if TYPE_CHECKING:
+    from cbmr.analysis.cards import Card, UnitList
+    from cbmr.encoder import Encoder
 
 READ = ("predicted.npz", "embeddings.npz", "encoder.pt")
 
@@ -79,7 +83,7 @@ def material(cfg: DictConfig) -> Material:
     return Material(stage, manifest, corpus, inputs)
 
 
-def _filters(target: Path, encoder, chosen: list[int]) -> list[str]:
+def _filters(target: Path, encoder: "Encoder", chosen: list[int]) -> list[str]:
     from cbmr.analysis import draw_close_up, draw_filters, first_filters, strongest
 
     if encoder.mel_spec is None:
@@ -132,7 +136,7 @@ def _maps(cfg: DictConfig, looked_at: Material) -> list[str]:
     return ["map.png", "map.html"]
 
 
-def _units(cfg: DictConfig, looked_at: Material, encoder, units: list[int]) -> list[str]:
+def _units(cfg: DictConfig, looked_at: Material, encoder: "Encoder", units: list[int]) -> list[str]:
     from cbmr.analysis import check_units, make_cards, strongest_tracks, write_units
     from tasks.stages import open_store, predicted_vectors
 
@@ -163,7 +167,7 @@ def _units(cfg: DictConfig, looked_at: Material, encoder, units: list[int]) -> l
     return left
 
 
-def _listed(catalogue: Catalogue, card, tracks) -> Playlist:
+def _listed(catalogue: Catalogue, card: "Card", tracks: "UnitList") -> Playlist:
     """A unit's tracks as a list, each with the unit's reaction and when it is at its maximum."""
     entries = []
     for row, value, moment_s in zip(

@@ -119,7 +119,7 @@ def _checked_run(
 
 def check_settings(cfg: DictConfig, defaults: DictConfig, prefix: str = "") -> None:
     """InputError for a value missing, of another type than its default's, or out of range."""
-    for key in cfg:
+    for key in map(str, cfg):
         name = f"{prefix}{key}"
         if OmegaConf.is_missing(cfg, key):
             raise InputError(f"{name}= is missing: expected {name}=VALUE on the command line")
@@ -251,7 +251,7 @@ def _unknown_key(key: str, config: DictConfig) -> str:
 
 def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     keys = []
-    for key in config:
+    for key in map(str, config):
         value = None if OmegaConf.is_missing(config, key) else config[key]
         if isinstance(value, DictConfig):
             keys += _keys(value, f"{prefix}{key}.")

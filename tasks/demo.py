@@ -3,10 +3,10 @@
 import importlib
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tasks.command import command, defaults_of
-from tasks.runs import progress, say
+from tasks.runs import plain, progress, say
 
 STEPS = ("scan", "factorize", "regress", "rank", "index", "evaluate")
 
@@ -14,8 +14,8 @@ STEPS = ("scan", "factorize", "regress", "rank", "index", "evaluate")
 def run(cfg: DictConfig) -> None:
     """World, both stages, index, table, and one playlist."""
     make_world(cfg)
-    for task in STEPS:
-        importlib.import_module(f"tasks.{task}").run(defaults_of(task, cfg))
+    for step in STEPS:
+        importlib.import_module(f"tasks.{step}").run(defaults_of(step, cfg))
     playlist = defaults_of("playlist", cfg)
     playlist.seed = _first_test_track(Path(cfg.corpus))
     playlist.n = 10
@@ -34,12 +34,7 @@ def make_world(cfg: DictConfig) -> None:
     if not (folder / "tracks.parquet").exists():
         say(f"demo: rendering a simulated world of music into {folder}")
     with progress("demo world") as report:
-        make_demo(
-            folder,
-            **OmegaConf.to_container(settings),
-            workers=cfg.workers,
-            progress=report,
-        )
+        make_demo(folder, **plain(settings), workers=cfg.workers, progress=report)
 
 
 def _first_test_track(folder: Path) -> str:

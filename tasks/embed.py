@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -20,6 +20,10 @@ from tasks.runs import (
     serving_stage,
     where,
 )
+
+if TYPE_CHECKING:
+    from cbmr.encoder import Encoder
+    from cbmr.spectrograms import Store
 
 
 def run(cfg: DictConfig) -> None:
@@ -54,7 +58,7 @@ def run(cfg: DictConfig) -> None:
     say(f"embed: {len(vectors.track_ids)} vectors -> {folder / stage / 'embeddings.npz'}")
 
 
-def _save_layer(layer: str, encoder, store, folder: Path) -> None:
+def _save_layer(layer: str, encoder: "Encoder", store: "Store", folder: Path) -> None:
     from cbmr.embed import layer_activations
 
     with progress(f"embed {layer}") as report:
@@ -78,7 +82,7 @@ def _check_prior(cfg: DictConfig) -> None:
         raise InputError(f"prior_weight={weight}: expected a number from 0 to 1")
 
 
-def blender(cfg: DictConfig, stage: str, manifest: dict) -> Callable[..., Any]:
+def blender(cfg: DictConfig, stage: str, manifest: dict[str, Any]) -> Callable[..., Any]:
     """What blends the prior of `cfg` into vectors of a store: a function of both, None where there
     is no prior. Only vectors trained in this run are of its CF factors' space, and pretrain's are
     not."""

@@ -1,6 +1,7 @@
 """`python -m tasks.evaluate`: one table of rows x splits x metrics, with confidence intervals."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -17,6 +18,12 @@ from tasks.runs import (
     where,
     write_manifest,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cbmr.evaluation import Question, Table
+    from cbmr.few_plays import FewPlays
 
 STAGES = {"regress": "stage 1", "rank": "stage 2"}
 SHOWN = ("mAP@500", "AUC", "Recall@10", "NDCG@10", "thumbs AUC", "thumbs AUC within listener")
@@ -135,7 +142,7 @@ def _refuse_seen(cfg: DictConfig, stage: str) -> None:
         )
 
 
-def _print(table, question, caption: str) -> None:
+def _print(table: "Table", question: "Question", caption: str) -> None:
     from rich.console import Console
     from rich.table import Table as Sheet
 
@@ -156,18 +163,18 @@ def _print(table, question, caption: str) -> None:
                 sheet.add_row(row, *(_cell(table, row, column.name, name) for name in metrics))
             console.print(sheet)
     pairs = [pair for pair in PAIRS if {*pair} <= {*table.rows}]
-    for column in table.columns:
-        sheet = Sheet(title=f"differences, paired: new tracks, {column}", title_justify="left")
+    for name in table.columns:
+        sheet = Sheet(title=f"differences, paired: new tracks, {name}", title_justify="left")
         sheet.add_column("")
         for metric in COMPARED:
             sheet.add_column(metric, justify="right")
         for row, other in pairs:
-            differences = (table.difference(row, other, column, metric) for metric in COMPARED)
+            differences = (table.difference(row, other, name, metric) for metric in COMPARED)
             sheet.add_row(f"{row} - {other}", *map(_difference, differences))
         console.print(sheet)
 
 
-def _print_few_plays(few, who: str, drawn: dict) -> None:
+def _print_few_plays(few: "FewPlays", who: str, drawn: dict[str, int]) -> None:
     from rich.console import Console
     from rich.table import Table as Sheet
 
@@ -190,11 +197,11 @@ def _print_few_plays(few, who: str, drawn: dict) -> None:
     Console(width=132).print(sheet)
 
 
-def _difference(values) -> str:
+def _difference(values: "np.ndarray") -> str:
     return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*values)
 
 
-def _cell(table, row: str, column: str, metric: str) -> str:
+def _cell(table: "Table", row: str, column: str, metric: str) -> str:
     low, high = table.interval(row, column, metric)
     return f"{table.at(row, column, metric):.3f} ±{(high - low) / 2:.3f}"
 

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cbmr.corpus import Corpus, Plays, training_plays
 from cbmr.files import file_hash
 from tasks.command import command
-from tasks.runs import is_fresh, plays_hash, read_corpus, say, settings_of, write_manifest
+from tasks.runs import is_fresh, plain, plays_hash, read_corpus, say, settings_of, write_manifest
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,19 @@ def run(cfg: DictConfig) -> None:
 
     from cbmr.factors import factorize, save_factors, tune
 
-    data = (plays, corpus.track_ids, corpus.user_ids)
-    model = {"model": cfg.factors.name, "size": cfg.factors.size, "rng_seed": cfg.rng_seed}
-    options = OmegaConf.to_container(cfg.factors.options)
+    asked: dict[str, Any] = {
+        "plays": plays,
+        "track_ids": corpus.track_ids,
+        "user_ids": corpus.user_ids,
+        "model": cfg.factors.name,
+        "size": cfg.factors.size,
+        "rng_seed": cfg.rng_seed,
+    }
+    options = plain(cfg.factors.options)
     if cfg.factors.tune:
-        options = tune(*data, report=say, **model, **options)
+        options = tune(**asked, report=say, **options)
         say(f"factorize: chosen {options}")
-    fitted = factorize(*data, report=say, **model, **options)
+    fitted = factorize(**asked, report=say, **options)
     save_factors(folder / "factors.npz", fitted)
     output = {"factors.npz": file_hash(folder / "factors.npz")}
     write_manifest(folder, "factorize", settings, inputs, outputs=output, options=options)

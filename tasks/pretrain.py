@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cbmr.errors import InputError
 from cbmr.files import content_hash
 from tasks.command import command
-from tasks.runs import is_fresh, read_corpus, say, settings_of
+from tasks.runs import is_fresh, plain, read_corpus, say, settings_of
 
 if TYPE_CHECKING:
     from cbmr.spectrograms import Store
@@ -95,7 +95,7 @@ def run(cfg: DictConfig) -> None:
     from tasks.stages import fit, optimisation, save_stage
 
     torch.manual_seed(cfg.rng_seed)
-    arguments = OmegaConf.to_container(cfg.encoder.arguments)
+    arguments = plain(cfg.encoder.arguments)
     arguments |= {"mels": store.mels, "embedding_size": cfg.embedding_size}
     scale = band_scale(store, train_rows)
     encoder = Encoder(cfg.encoder.name, arguments, store.mel_spec, *scale)
@@ -121,7 +121,9 @@ def run(cfg: DictConfig) -> None:
     say(f"pretrain: {cfg.encoder.name}, {parameters:,} parameters, {len(train_rows)} tracks")
     inputs = learned_from.inputs
     epoch = fit(cfg, "pretrain", learner, batches, settings, inputs, keep_best=has_validation)
-    metrics = {"train_tracks": len(train_rows), "parameters": parameters, "epoch": epoch}
+    metrics: dict[str, float] = {
+        "train_tracks": len(train_rows), "parameters": parameters, "epoch": epoch
+    }  # fmt: skip
     if has_validation:
         with torch.no_grad():
             halves = [encoder(b["logmel"], b["frames"]) for b in batches.val_dataloader()]

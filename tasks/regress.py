@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cbmr.errors import InputError
 from cbmr.files import file_hash, read_json
@@ -12,6 +12,7 @@ from tasks.command import command, defaults_of
 from tasks.runs import (
     MANIFESTS,
     is_fresh,
+    plain,
     plays_hash,
     read_corpus,
     require,
@@ -73,7 +74,7 @@ def run(cfg: DictConfig) -> None:
 
     store, targets, factors = learned_from.store, learned_from.targets, learned_from.factors
     torch.manual_seed(cfg.rng_seed)
-    arguments = OmegaConf.to_container(cfg.encoder.arguments)
+    arguments = plain(cfg.encoder.arguments)
     arguments |= {"mels": store.mels, "embedding_size": targets.shape[1]}
     if cfg.loss.name == "mdn":
         arguments["components"] = cfg.loss.options.components
@@ -112,7 +113,9 @@ def run(cfg: DictConfig) -> None:
     # mostly their chance.
     epoch = fit(cfg, "regress", learner, batches, settings, inputs, keep_best=False)
     vectors = embed_store(encoder, store)
-    metrics = {"train_tracks": len(train_rows), "parameters": parameters, "epoch": epoch}
+    metrics: dict[str, float] = {
+        "train_tracks": len(train_rows), "parameters": parameters, "epoch": epoch
+    }  # fmt: skip
     listeners = learner.learned_listeners()
     users = None if listeners is None else listeners.detach().numpy()
     if valid.has_listening:

@@ -57,7 +57,7 @@ def run(cfg: DictConfig) -> None:
     }
     versions = {"Python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
     states = {task: stale(cfg, task) for task in manifests}
-    made = [
+    found = [
         sections.trained(corpus, manifests, metrics, states, versions),
         sections.training_curves(folder, STAGES),
         sections.evaluation(folder / "evaluation" / "metrics.json"),
@@ -68,7 +68,7 @@ def run(cfg: DictConfig) -> None:
         sections.search(corpus, fit, in_lists),
         sections.missing(_missing(cfg, manifests)),
     ]
-    made = [section for section in made if section]
+    made = [section for section in found if section]
     simulated = f"{SIMULATED} " if (corpus.folder / "truth.npz").exists() else ""
     path = folder / "report.html"
     write_report(

@@ -113,11 +113,16 @@ def where(cfg: DictConfig) -> str:
     return shlex.join([f"corpus={cfg.corpus}", f"run={cfg.run}"])
 
 
-def settings_of(cfg: DictConfig) -> dict[str, Any]:
-    """The settings that decide what an artefact holds."""
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Settings as a dictionary of plain values."""
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items() if key not in NOT_SETTINGS}
+    return {str(key): value for key, value in container.items()}
+
+
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
+    """The settings that decide what an artefact holds."""
+    return {key: value for key, value in plain(cfg).items() if key not in NOT_SETTINGS}
 
 
 def is_fresh(run: Path, task: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
@@ -239,10 +244,10 @@ def progress(what: str) -> Iterator[Callable[..., None]]:
         first = done - 1 if first is None else first  # a resumed task starts in the middle
         now = time.monotonic()
         rate = (done - first) / max(now - began, 1e-9)
-        fields = {"rate": f"{rate:.1f}/s"}
+        bar.update(shown, completed=done, total=total, rate=f"{rate:.1f}/s")
         if numbers:
-            fields["last"] = " ".join(f"{key} {value:.4f}" for key, value in numbers.items())
-        bar.update(shown, completed=done, total=total, **fields)
+            last = " ".join(f"{key} {value:.4f}" for key, value in numbers.items())
+            bar.update(shown, last=last)
         last_step = done == total and not numbers
         if not console.is_terminal and (now - printed > 10 or last_step):
             printed = now

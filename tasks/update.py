@@ -34,6 +34,7 @@ from tasks.runs import (
 
 if TYPE_CHECKING:
     from cbmr.encoder import Encoder
+    from cbmr.logmel import MelSpec
     from cbmr.spectrograms import SpectrogramStore
     from tasks.stages import Blended
 
@@ -50,9 +51,10 @@ def material(cfg: DictConfig) -> Material:
     from cbmr.encoder import load_encoder
     from cbmr.spectrograms import SpectrogramStore
 
-    encoder = load_encoder(Path(cfg.run) / "update" / "encoder.pt")
+    spec = load_encoder(Path(cfg.run) / "update" / "encoder.pt").mel_spec
+    assert spec is not None, "the stage is made by an encoder of sound"
     excerpts = read_json(Path(cfg.run) / MANIFESTS["update"])["excerpts"]
-    store = SpectrogramStore(_store_folder(cfg, encoder, excerpts))
+    store = SpectrogramStore(_store_folder(cfg, spec, excerpts))
     return Material({"spectrograms": store.fingerprint})
 
 
@@ -66,7 +68,8 @@ def run(cfg: DictConfig) -> None:
     from cbmr.spectrograms import SpectrogramStore
 
     encoder = load_encoder(encoder_file)
-    if encoder.mel_spec is None:
+    spec = encoder.mel_spec
+    if spec is None:
         raise InputError(
             f"{encoder_file} reads vectors that come with the corpus, not sound: there is nothing "
             "to scan, and python -m tasks.embed brings the run up to date"
@@ -79,8 +82,8 @@ def run(cfg: DictConfig) -> None:
         _index(cfg, stands, manifest["outputs"]["encoder.pt"])
     blend = _prior(cfg, stage, manifest)
     excerpts = manifest.get("excerpts", 1)
-    store_folder = _store_folder(cfg, encoder, excerpts)
-    for left in _scanned(cfg, corpus, encoder, store_folder, excerpts):
+    store_folder = _store_folder(cfg, spec, excerpts)
+    for left in _scanned(cfg, corpus, spec, store_folder, excerpts):
         store = SpectrogramStore(store_folder)
         predicted = _embedded(folder, encoder_hash, encoder, store)
         if not _stands(cfg, stage, encoder_hash, predicted):
@@ -118,15 +121,15 @@ def _stage_and_encoder(cfg: DictConfig) -> tuple[str, Path]:
     return "update", file
 
 
-def _store_folder(cfg: DictConfig, encoder: "Encoder", excerpts: int) -> Path:
+def _store_folder(cfg: DictConfig, spec: "MelSpec", excerpts: int) -> Path:
     from cbmr.spectrograms import store_folder
 
     excerpt_s = defaults_of("scan", cfg).excerpt_s
-    return store_folder(Path(cfg.run) / "spectrograms", encoder.mel_spec, excerpt_s, excerpts)
+    return store_folder(Path(cfg.run) / "spectrograms", spec, excerpt_s, excerpts)
 
 
 def _scanned(
-    cfg: DictConfig, corpus: Corpus, encoder: "Encoder", store_folder: Path, excerpts: int
+    cfg: DictConfig, corpus: Corpus, spec: "MelSpec", store_folder: Path, excerpts: int
 ) -> Iterator[int]:
     """Scan what the store knows and `piece` files more, until it knows all; after each piece, how
     many are left. No track of the corpus leaves the store meanwhile."""
@@ -141,16 +144,20 @@ def _scanned(
         for first in range(0, max(new, 1), cfg.piece):
             left = max(0, new - first - cfg.piece)
             rows = np.flatnonzero(turn <= first + cfg.piece)
+
+            def of_all(done: int, total: int, before: int = first) -> None:
+                report(before + done, max(new, total))
+
             try:
                 scan = build_store(
                     store_folder,
                     corpus.track_ids[rows].tolist(),
-                    [corpus.audio_path(row) for row in rows],
-                    spec=encoder.mel_spec,
+                    [corpus.audio_path(row) for row in rows.tolist()],
+                    spec=spec,
                     excerpt_s=defaults_of("scan", cfg).excerpt_s,
                     excerpts=excerpts,
                     workers=cfg.workers,
-                    progress=lambda done, all_, first=first: report(first + done, max(new, all_)),
+                    progress=of_all,
                 )
             except InputError:
                 if catalogue.exists() or not left:
@@ -189,11 +196,14 @@ def _embedded(
 
 
 def _joined(first: Vectors, second: Vectors) -> Vectors:
-    def both(name: str) -> np.ndarray | None:
-        one, other = getattr(first, name), getattr(second, name)
-        return None if one is None else np.concatenate([one, other])
+    def both(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.concatenate([one, other])
 
-    return Vectors(both("track_ids"), both("vectors"), both("confidence"))
+    confidence = None
+    if first.confidence is not None and second.confidence is not None:
+        confidence = both(first.confidence, second.confidence)
+    ids = both(first.track_ids, second.track_ids)
+    return Vectors(ids, both(first.vectors, second.vectors), confidence)
 
 
 def _taken(heard: Vectors, contents: np.ndarray, names: np.ndarray) -> Vectors:
