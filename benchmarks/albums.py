@@ -15,6 +15,7 @@ import hashlib
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 
 import hydra
 import numpy as np
@@ -56,6 +57,7 @@ def main() -> None:
                 _train(home, f"{name} {seed}", task, [*own, f"rng_seed={seed}", *settings])
     store = SpectrogramStore(stores)
     at = corpus.track_rows(store.track_ids)
+    assert corpus.split is not None
     trained = corpus.split[at] == "train"
     columns = _columns(corpus, at, trained)
     statistics = mel_statistics(store)
@@ -110,7 +112,7 @@ def _sessions(corpus: Corpus, train: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame(plays, ["user_id", "track_id", "count", "time"], orient="row")
 
 
-def _train(home: Path, name: str, task, settings: list[str]) -> None:
+def _train(home: Path, name: str, task: ModuleType, settings: list[str]) -> None:
     run = home / name
     run.mkdir(parents=True, exist_ok=True)
     (home / "spectrograms").mkdir(exist_ok=True)

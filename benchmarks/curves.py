@@ -11,7 +11,9 @@ curves as a picture beside this file. All of it is simulated.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -141,7 +143,7 @@ def _draw(table: Table) -> None:
     styles = ((blue, "o-"), (orange, "s--"))
     for column, (by_number, *by_flips) in zip(table.columns, panels, strict=True):
         first = table.at("stage 1" + SERVED, column, THUMBS)
-        curves = [
+        curves: list[tuple[Any, Sequence[float], list[str], str, tuple[str, str]]] = [
             (by_number, NUMBERS, [_by_number(loss, n).name for n in NUMBERS], loss, style)
             for loss, style in zip(LOSSES, styles, strict=True)
         ]
@@ -153,12 +155,12 @@ def _draw(table: Table) -> None:
         by_number.set_xscale("log")
         by_number.set_xlabel("training votes, corrected")
         by_number.set_ylabel(f"{column}: {THUMBS}")
-        for panel, places, rows, name, (colour, style) in curves:
+        for panel, places, rows, name, (colour, marks) in curves:
             moved = [
                 table.difference(row + SERVED, "stage 1" + SERVED, column, THUMBS) for row in rows
             ]
             value, low, high = first + np.array(moved).T
-            panel.plot(places, value, style, color=colour, label=name)
+            panel.plot(places, value, marks, color=colour, label=name)
             panel.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
         for panel in (by_number, *by_flips):
             panel.axhline(first, color=grey, linewidth=1, label="stage 1")

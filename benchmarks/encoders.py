@@ -11,12 +11,12 @@ from pathlib import Path
 
 import hydra
 import torch
-from omegaconf import OmegaConf
 
 from cbmr.encoder import ENCODERS
 from cbmr.learners import LARGEST_GRADIENT, MOMENTUM, precision
 from cbmr.losses import factor_error
 from tasks.command import CONF
+from tasks.runs import plain
 
 BATCH, FRAMES, VECTOR, FACTORS, STEPS, ROUNDS = 32, 300, 512, 40, 6, 3
 
@@ -25,33 +25,31 @@ def main() -> None:
     """Print a Markdown table."""
     torch.set_num_threads(2)
     names = sorted(path.stem for path in Path(CONF).glob("encoder/*.yaml"))
-    networks = {name: _network(name) for name in names}
+    networks = {name: _network_and_clips(name) for name in names}
     speeds: dict[str, list[float]] = {name: [] for name in names}
     for round_ in range(ROUNDS + 1):
-        for name, network in networks.items():
-            speed = _clips_per_second(network)
+        for name, (network, logmel) in networks.items():
+            speed = _clips_per_second(network, logmel)
             if round_:
                 speeds[name].append(speed)
     print(f"| encoder | parameters | clips/s in training, {precision()} |")
     print("|---|---|---|")
-    for name, network in networks.items():
+    for name, (network, _) in networks.items():
         parameters = sum(parameter.numel() for parameter in network.parameters())
         print(f"| {name} | {parameters:,} | {statistics.median(speeds[name]):.0f} |")
 
 
-def _network(name: str) -> torch.nn.Module:
+def _network_and_clips(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
     with hydra.initialize_config_dir(CONF, version_base=None):
         encoder = hydra.compose("regress", overrides=[f"encoder={name}"]).encoder
     mels = encoder.mel.mels if "mel" in encoder else VECTOR
-    arguments = OmegaConf.to_container(encoder.arguments)
+    arguments = plain(encoder.arguments)
     torch.manual_seed(0)
     network = ENCODERS[encoder.name](mels=mels, embedding_size=FACTORS, **arguments).train()
-    network.example = torch.randn(BATCH, mels, FRAMES if "mel" in encoder else 1)
-    return network
+    return network, torch.randn(BATCH, mels, FRAMES if "mel" in encoder else 1)
 
 
-def _clips_per_second(network: torch.nn.Module) -> float:
-    logmel = network.example
+def _clips_per_second(network: torch.nn.Module, logmel: torch.Tensor) -> float:
     frames = torch.full((BATCH,), logmel.shape[2])
     target = torch.nn.functional.normalize(torch.randn(BATCH, FACTORS), dim=1)
     parameters = [*network.parameters()]
@@ -61,7 +59,7 @@ def _clips_per_second(network: torch.nn.Module) -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision() == "bf16-mixed"):
             loss = factor_error(network(logmel, frames).float(), target)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch left it untyped
         torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
         optimizer.step()
     return BATCH * STEPS / (time.perf_counter() - began)

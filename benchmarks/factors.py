@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -44,7 +45,7 @@ def main() -> None:
     print(f"{len(plays.user):,} counts, {(listeners == 1).sum():,} items of one listener, largest "
           f"{listeners.max()}")  # fmt: skip
 
-    def fit(model: str, **options: list[str]) -> Fit:
+    def fit(model: str, **options: Any) -> Fit:
         return lambda shown, rng_seed: factorize(
             shown, artist_ids, user_ids, model=model, rng_seed=rng_seed, report=_unsaid, **options
         )
@@ -123,16 +124,16 @@ def simulate(rng_seed: int) -> tuple[Plays, np.ndarray, np.ndarray]:
     taken = np.zeros(affinity.shape, dtype=bool)
     for artist in rng.permutation(ARTISTS):
         wish = affinity[:, artist] + rng.gumbel(size=LISTENERS)
-        user = np.argmax(np.where(left > 0, wish, -np.inf))
-        taken[user, artist] = True
-        left[user] -= 1
+        first = np.argmax(np.where(left > 0, wish, -np.inf))
+        taken[first, artist] = True
+        left[first] -= 1
     # The order of logits plus Gumbel noise is that of draws without replacement.
     wish = np.where(taken, -np.inf, affinity + fame + rng.gumbel(size=affinity.shape))
-    for user, order in enumerate(np.argsort(-wish, axis=1)):
-        taken[user, order[: left[user]]] = True
-    user, artist = np.nonzero(taken)
-    logarithm = 5.3 + 1.3 * rng.standard_normal(len(user)) + 0.3 * affinity[user, artist]
-    plays = Plays(user, artist, np.ceil(np.exp(logarithm)).astype(np.int64))
+    for listener, order in enumerate(np.argsort(-wish, axis=1)):
+        taken[listener, order[: left[listener]]] = True
+    user, track = np.nonzero(taken)
+    logarithm = 5.3 + 1.3 * rng.standard_normal(len(user)) + 0.3 * affinity[user, track]
+    plays = Plays(user, track, np.ceil(np.exp(logarithm)).astype(np.int64))
     artist_ids, user_ids = (
         np.array([f"{row:05d}" for row in range(size)]) for size in (ARTISTS, LISTENERS)
     )

@@ -50,8 +50,8 @@ def main() -> None:
         for kind, lists in _lists(corpus, folder / f"world{world}", run, world).items():
             usable = [(rows, odd) for rows, odd in lists if len(rows) >= FEWEST and odd.any()]
             for name, score in scores.items():
-                values = [_precision(score(vectors[rows]), odd) for rows, odd in usable]
-                found.setdefault((kind, name), []).append(np.mean(values, axis=0).tolist())
+                right_of = [_precision(score(vectors[rows]), odd) for rows, odd in usable]
+                found.setdefault((kind, name), []).append(np.mean(right_of, axis=0).tolist())
             marks = [(are_odd(fit_to_rest(vectors[rows])), odd) for rows, odd in usable]
             right = sum(int((marked & odd).sum()) for marked, odd in marks)
             named = sum(int(marked.sum()) for marked, _ in marks)

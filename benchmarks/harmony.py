@@ -32,12 +32,11 @@ import hydra
 import numpy as np
 import polars as pl
 import torch
-from omegaconf import OmegaConf
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.model_selection import GroupKFold
 
 from benchmarks.probe import FOLDS, rotated, untrained
-from benchmarks.results import HERE, compose_and_run, write_between
+from benchmarks.results import HERE, compose_and_run, read_settings, write_between
 from cbmr.encoder import Encoder, load_encoder
 from cbmr.factors import load_factors, unit_rows, unit_targets
 from cbmr.files import read_arrays, whole_file, write_arrays
@@ -101,7 +100,7 @@ def _ask(folder: Path, seed: int, keys: str, told: Told) -> None:
         run.mkdir(parents=True)
         (folder / f"{keys}-spectrograms").mkdir(exist_ok=True)
         (run / "spectrograms").symlink_to(f"../{keys}-spectrograms")
-    small = OmegaConf.to_container(OmegaConf.load(HERE / "results.yaml"))["encoder"]
+    small = read_settings(HERE / "results.yaml")["encoder"]
     where = [f"corpus='{corpus}'", f"run='{run}'", "workers=1", f"rng_seed={seed}"]
     compose_and_run(factorize, where)
     compose_and_run(regress, [*where, *small, *TRAINING])
@@ -131,6 +130,7 @@ def _ask(folder: Path, seed: int, keys: str, told: Told) -> None:
 def _heard(path: Path, pieces: Sequence[Track], encoder: Encoder) -> np.ndarray:
     """Log-mels float16 `[pieces, semitones, mels, frames]`, by the road that training's went: MP3
     and its decoder."""
+    assert encoder.mel_spec is not None
     if not path.exists():
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "piece.mp3"

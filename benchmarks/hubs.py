@@ -63,7 +63,7 @@ def main() -> None:
     """Print the table of each kind of vectors, and write both to RESULTS.md."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/worlds")
     lines = [f"{SIMULATED} Mean of {WORLDS} worlds; skew of each.", ""]
-    answers: dict[str, list[dict[str, Answer]]] = {}
+    answers: dict[str, list[Mapping[str, Answer]]] = {}
     for world in range(WORLDS):
         corpus = read_corpus(folder / f"world{world}", needs=["plays", "thumbs"])
         styles = pl.read_parquet(corpus.folder / "tracks.parquet")["style"].to_numpy()

@@ -50,6 +50,8 @@ HISTORY = 1_000
 """Tracks, of which ten are among the thirty nearest."""
 NEGATIVE_DISTANCE = 0.01
 """From the twentieth nearest track: the tracks of one corner of what would be listed."""
+Opened = tuple[Path, list[tuple[str, Callable[[np.ndarray], Sequence[int] | np.ndarray]]]]
+"""An index's file, and by each setting to be tried the search that lists a query's nearest rows."""
 BEGIN, END = "<!-- index -->", "<!-- index end -->"
 
 
@@ -171,7 +173,7 @@ def _build_annoy(folder: Path, vectors: Vectors) -> None:
     build_index(folder, vectors, encoder_hash="", recall=RECALL, backend="annoy")
 
 
-def _open_annoy(folder: Path):
+def _open_annoy(folder: Path) -> Opened:
     from annoy import AnnoyIndex
 
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -189,7 +191,7 @@ def _build_exact(folder: Path, vectors: Vectors) -> None:
     np.save(folder / "exact.npy", vectors.vectors)
 
 
-def _open_exact(folder: Path):
+def _open_exact(folder: Path) -> Opened:
     sort = _sorting(np.load(folder / "exact.npy"))
 
     def search(query: np.ndarray) -> np.ndarray:
@@ -206,7 +208,7 @@ def _build_voyager(folder: Path, vectors: Vectors) -> None:
     index.save(str(folder / "voyager.bin"))
 
 
-def _open_voyager(folder: Path):
+def _open_voyager(folder: Path) -> Opened:
     import voyager
 
     index = voyager.Index.load(str(folder / "voyager.bin"))
@@ -227,7 +229,7 @@ def _build_hnswlib(folder: Path, vectors: Vectors) -> None:
     index.save_index(str(folder / "hnswlib.bin"))
 
 
-def _open_hnswlib(folder: Path):
+def _open_hnswlib(folder: Path) -> Opened:
     import hnswlib
 
     index = hnswlib.Index("cosine", DIMENSION)
@@ -316,7 +318,8 @@ def _asked(index: Index, number: int) -> Asked:
     seed, far = rng.integers(tracks, size=2)
     near = index.nearest(index.vectors.vectors[seed], 30)[0]
     played = frozenset([*near[1::3].tolist(), *rng.integers(tracks, size=HISTORY).tolist()])
-    return Asked(*index.vectors.track_ids[[seed, far, near[20]]].tolist(), played)
+    ids = index.vectors.track_ids[[seed, far, near[20]]].tolist()
+    return Asked(seed=ids[0], far=ids[1], unwanted=ids[2], played=played)
 
 
 def _request(index: Index, catalogue: Catalogue, asked: Asked, mode: str) -> Sequence[Entry]:

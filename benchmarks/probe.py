@@ -36,6 +36,7 @@ def main() -> None:
     stages = {f"stage {n}": load_encoder(run / stage / "encoder.pt")
               for n, stage in enumerate(("regress", "rank"), start=1)}  # fmt: skip
     spec = stages["stage 1"].mel_spec
+    assert spec is not None
     store = SpectrogramStore(store_folder(run / "spectrograms", spec, 30))
     known, artists = _truth(corpus, store)
     print("| layer | units | style: accuracy | tempo: R² | key: accuracy |\n|---|---|---|---|---|")
@@ -72,7 +73,9 @@ def untrained(encoder: Encoder, rng_seed: int = 0) -> Encoder:
     return fresh
 
 
-def _print(name: str, features: np.ndarray, known: dict[str, np.ndarray], artists: np.ndarray):
+def _print(
+    name: str, features: np.ndarray, known: dict[str, np.ndarray], artists: np.ndarray
+) -> None:
     cells = [
         _probe(features, known["style"], artists, LogisticRegression(max_iter=500), STRENGTHS),
         _probe(features, known["tempo"], artists, Ridge(), ALPHAS),
@@ -81,7 +84,13 @@ def _print(name: str, features: np.ndarray, known: dict[str, np.ndarray], artist
     print(f"| {name} | {features.shape[1]} | {' | '.join(cells)} |", flush=True)
 
 
-def _probe(features, known: np.ndarray, artists: np.ndarray, model, strengths) -> str:
+def _probe(
+    features: np.ndarray,
+    known: np.ndarray,
+    artists: np.ndarray,
+    model: LogisticRegression | Ridge,
+    strengths: dict[str, list[float]],
+) -> str:
     """Accuracy, or R² of numbers, of tracks by artists that the probe has not heard."""
     inputs = rotated(features)
     foretold = np.empty(len(known), dtype=known.dtype)

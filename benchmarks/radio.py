@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -86,7 +87,7 @@ def main() -> None:
     _print_speed(simulation)
 
 
-def _world(corpus: Path, run: Path) -> dict:
+def _world(corpus: Path, run: Path) -> dict[str, Any]:
     """Vectors, listeners' factors and the truth, over the tracks that have vectors."""
     truth = dict(np.load(corpus / "truth.npz"))
     stages = [stage for stage in SERVED if (run / stage / "embeddings.npz").exists()]
@@ -126,7 +127,7 @@ def _world(corpus: Path, run: Path) -> dict:
     }
 
 
-def _simulate(world: dict, changes: dict[str, float]) -> Simulation:
+def _simulate(world: dict[str, Any], changes: dict[str, float]) -> Simulation:
     """Stations and their votes, by the rule of `draw_radio` with some settings changed."""
     rng = np.random.default_rng(0)
     rule = {**world["settings"], **changes}
@@ -149,7 +150,7 @@ def _simulate(world: dict, changes: dict[str, float]) -> Simulation:
 def _query_radio(taste_weight: float, *, moves: bool = True) -> Radio:
     """Plays the nearest to a query, which the votes move or do not."""
 
-    def radio(simulation: Simulation, station: int, _: np.random.Generator) -> np.ndarray:
+    def radio(simulation: Simulation, station: int, rng: np.random.Generator) -> np.ndarray:
         vectors, up, seed = simulation.vectors, simulation.up[station], simulation.seed[station]
         start = with_taste(vectors[seed], simulation.taste[station], taste_weight)
         left = np.ones(len(vectors), dtype=bool)

@@ -17,6 +17,7 @@ tracks by the listeners that are left to them. Intervals are of a bootstrap over
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.linalg import orthogonal_procrustes
@@ -37,7 +38,7 @@ DEPTH, BOOTSTRAPS, AUDIENCE = 50, 1000, 100
 HIDDEN = 0.1
 FEWEST, MOST = (0, 1, 4), (0, 3, 10)
 COLUMNS = ("no plays", "1 to 3", "4 to 10", "more")
-CAPS = {"max_per_artist": 5, "max_per_album": 3}
+CAPS: dict[str, Any] = {"max_per_artist": 5, "max_per_album": 3}
 HEADS = (
     *(f"recall@50: {column}" for column in (*COLUMNS, "all")),
     *(f"AUC: {column}" for column in COLUMNS),
@@ -90,6 +91,8 @@ def _world(
 ) -> tuple[dict[str, Answer], np.ndarray, dict[str, tuple[float, float]]]:
     run = runs / f"world{world}-training0"
     corpus = read_corpus(folder, needs=["plays"])
+    plays = corpus.plays
+    assert plays is not None
     made = read_json(run / "factors.json")
     model = made["options"]
     shown = _shown(corpus, np.random.default_rng(world))
@@ -110,7 +113,8 @@ def _world(
     truth = dict(np.load(folder / "truth.npz"))
     tastes = truth["user_taste"][rows_of(truth["user_ids"], factors.user_ids)]
     liked = tastes @ truth["track_taste"][rows_of(truth["track_ids"], corpus.track_ids)].T
-    unit_cf = np.where(cf.any(axis=1)[:, None], cf / np.linalg.norm(cf + 1e-12, axis=1)[:, None], 0)
+    length = np.linalg.norm(cf + 1e-12, axis=1, keepdims=True)
+    unit_cf = np.where(cf.any(axis=1, keepdims=True), cf / length, 0)
     scores = {
         "popularity": np.broadcast_to(number.astype(float), liked.shape),
         "CF": users @ cf.T,
@@ -126,8 +130,8 @@ def _world(
     known = place[shown.user] >= 0
     heard[place[shown.user[known]], shown.track[known]] = True
     played = np.zeros_like(heard)
-    known = place[corpus.plays.user] >= 0
-    played[place[corpus.plays.user[known]], corpus.plays.track[known]] = True
+    known = place[plays.user] >= 0
+    played[place[plays.user[known]], plays.track[known]] = True
     column = np.digitize(number, (1, 4, 11))
     new = ~known_artist(corpus)
     _, artist = np.unique(corpus.artist, return_inverse=True)

@@ -22,7 +22,7 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.probe import untrained
 from benchmarks.worlds import mean_table, world_folder
@@ -51,7 +51,7 @@ from cbmr.vectors import aligned
 from tasks import factorize, pretrain, regress, scan
 from tasks.command import CONF, check_settings
 from tasks.evaluate import SIMULATED
-from tasks.runs import say
+from tasks.runs import plain, say
 from tasks.stages import predicted_vectors, with_users
 
 HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ class Trained:
 def main() -> None:
     """Train what is missing, and write the table."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/worlds")
-    shared: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(HERE / "results.yaml"))
+    shared = read_settings(HERE / "results.yaml")
     variants = [_variant(path) for path in sorted((HERE / "rows").glob("*.yaml"))]
     variants.sort(key=lambda variant: variant.key != shared["default"])
     worlds, trials = range(shared["worlds"]), range(len(shared["trials"]))
@@ -108,20 +108,17 @@ def main() -> None:
             left = (time.monotonic() - began) / done * (len(jobs) - done) / 60
             say(f"{done}/{len(jobs)} {result.run}: {result.valid_auc:.4f}, {left:.0f} min left")
 
-    def on_validation(key: str, trial: int) -> float:
-        return float(np.mean([trained[key, trial, world].valid_auc for world in worlds]))
-
     chosen = {}
     for v in variants:
-        best = max(trials, key=lambda trial, key=v.key: on_validation(key, trial))
-        chosen[v.name] = [trained[v.key, best, world] for world in worlds]
+        of_trials = [[trained[v.key, trial, world] for world in worlds] for trial in trials]
+        chosen[v.name] = max(of_trials, key=_on_validation)
     runs = [{name: of[world].run for name, of in chosen.items()} for world in worlds]
     with hydra.initialize_config_dir(CONF, version_base=None):
         heard = [_words(corpora[world], runs[world], shared["words"]) for world in worlds]
-        words = {
-            row: max(of, key=lambda number, row=row: np.mean([w[row][number] for w in heard]))
-            for row, of in heard[0].items()
-        }
+        words = {}
+        for row, of in heard[0].items():
+            means = {number: np.mean([world[row][number] for world in heard]) for number in of}
+            words[row] = max(means, key=means.__getitem__)
         tables = [
             _evaluate(world, corpora[world], runs[world], words, bootstraps=shared["bootstraps"])
             for world in worlds
@@ -134,6 +131,10 @@ def main() -> None:
     print(text)
 
 
+def _on_validation(worlds: Sequence[Trained]) -> float:
+    return float(np.mean([world.valid_auc for world in worlds]))
+
+
 def write_between(begin: str, end: str, text: str) -> None:
     """Replace what stands between two marks of RESULTS.md."""
     before, _, rest = RESULTS.read_text(encoding="utf-8").partition(begin)
@@ -141,8 +142,15 @@ def write_between(begin: str, end: str, text: str) -> None:
     RESULTS.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """A YAML file of this folder as plain values."""
+    settings = OmegaConf.load(path)
+    assert isinstance(settings, DictConfig)
+    return plain(settings)
+
+
 def _variant(path: Path) -> Variant:
-    content: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))
+    content = read_settings(path)
     lists = {key: tuple(value) for key, value in content.items() if key != "name"}
     return Variant(path.stem, content["name"], **lists)
 
@@ -211,7 +219,8 @@ def _words(
 ) -> dict[str, dict[int, float]]:
     """Validation AUC of each MFCC row on one world, by its number of words."""
     corpus, factors, store = _learned_from(corpus_folder, next(iter(runs.values())))
-    valid, by_row = held_out(corpus, factors, store), defaultdict(dict)
+    valid = held_out(corpus, factors, store)
+    by_row: dict[str, dict[int, float]] = defaultdict(dict)
     for words in trials:
         for name, vectors in _word_vectors(corpus, factors, store, words).items():
             in_store = vectors[corpus.track_rows(store.track_ids[valid.rows])]

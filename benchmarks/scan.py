@@ -99,6 +99,7 @@ def _encode(path: Path, seconds: int, rng_seed: int) -> Path:
         second = (second.T.reshape(1, -1) * 32_767).astype(np.int16)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=RATE, layout="stereo")
+        assert isinstance(stream, av.AudioStream)
         stream.bit_rate = 192_000
         for _ in range(seconds):
             block = second if form == "s16" else second.astype(np.float32)

@@ -9,15 +9,25 @@ processes. Runs unchanged on a GPU.
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
 from cbmr.batches import Batches, EpochSampler, TrackBatches
 from cbmr.encoder import Encoder
-from cbmr.learners import MOMENTUM, FactorRegression, Listeners, precision, train
+from cbmr.learners import (
+    LARGEST_GRADIENT,
+    MOMENTUM,
+    FactorRegression,
+    Listeners,
+    precision,
+    train,
+)
 from cbmr.logmel import MelSpec
+from cbmr.spectrograms import Store
 
 TRACKS, BATCH, CROP, ROUNDS = 512, 32, 599, 5
 
@@ -39,8 +49,9 @@ class Clips:
 
 def main() -> None:
     """Print the medians and the two ratios that matter."""
-    data = TrackBatches(Clips(), np.arange(TRACKS), np.zeros((TRACKS, 40), dtype=np.float32))
-    loops = {
+    store = cast("Store", Clips())
+    data = TrackBatches(store, np.arange(TRACKS), np.zeros((TRACKS, 40), dtype=np.float32))
+    loops: dict[str, Callable[[], float]] = {
         "bare float32": lambda: _bare(data, "32-true"),
         f"bare {precision()}": lambda: _bare(data, precision()),
         f"Lightning {precision()}": lambda: _lightning(data),
@@ -87,7 +98,7 @@ def _bare(data: TrackBatches, kind: str) -> float:
             loss = (learner.predict(batch) - batch["target"]).square().sum(dim=1).mean()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), LARGEST_GRADIENT)
         optimizer.step()
     loss.item()
     return TRACKS / (time.perf_counter() - began)

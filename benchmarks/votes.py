@@ -12,7 +12,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
@@ -39,6 +39,7 @@ MILLION = 1_000_000
 
 Step = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], int]
 """Log-mels, frames, a batch of votes among them, and how many votes it uses."""
+Loss = Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]
 
 
 def main() -> None:
@@ -112,7 +113,7 @@ def _plain(store: SpectrogramStore, votes: Thumbs) -> list[Step]:
     return steps
 
 
-def _train(encoder: Encoder, steps: list[Step], loss) -> tuple[int, int, float]:
+def _train(encoder: Encoder, steps: list[Step], loss: Loss) -> tuple[int, int, float]:
     """Votes used, clips embedded and seconds of all steps, what is read from disk aside."""
     encoder.train()
     optimiser = torch.optim.SGD(encoder.parameters(), lr=1e-6)
@@ -121,7 +122,7 @@ def _train(encoder: Encoder, steps: list[Step], loss) -> tuple[int, int, float]:
     for logmel, frames, batch, votes in steps:
         optimiser.zero_grad()
         unit = F.normalize(encoder(logmel, frames).float(), dim=1)
-        loss(unit, batch).backward()
+        loss(unit, batch).backward()  # type: ignore[no-untyped-call]  # torch left it untyped
         optimiser.step()
         used, clips = used + votes, clips + len(logmel)
     return used, clips, time.perf_counter() - began
@@ -144,7 +145,7 @@ def _million(votes: Thumbs, known: np.ndarray) -> None:
     print(f"peak memory of all of this: {peak:.0f} MiB")
 
 
-def _timed(many: Thumbs, known: np.ndarray) -> Iterator[tuple[str, object]]:
+def _timed(many: Thumbs, known: np.ndarray) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "model of a vote", lambda: fit_votes(known, many, flip_rate=None, rng_seed=0)
     yield "preferences", lambda: make_preferences(many)
 

@@ -72,6 +72,7 @@ def _train(folder: Path, world: int, training: int) -> tuple[Path, Path]:
 def _evaluate(corpus_folder: Path, run: Path, world: int) -> Table:
     corpus = read_corpus(corpus_folder, needs=["plays", "thumbs"])
     spec = load_encoder(run / "regress" / "encoder.pt").mel_spec
+    assert spec is not None
     store = SpectrogramStore(store_folder(run / "spectrograms", spec, EXCERPT_S))
     factors = load_factors(run / "factors.npz")
     readable = rows_of(store.track_ids, corpus.track_ids) >= 0
@@ -95,8 +96,12 @@ def _print(table: Table, caption: str) -> None:
     print(f"\n{SIMULATED} Mean of {caption}.\n")
     print(f"| row | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
     for row in table.rows:
-        cells = [table.at(row, column, metric) for column in table.columns for metric in COMPARED]
-        print(f"| {row} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
+        cells = [
+            f"{table.at(row, column, metric):.3f}"
+            for column in table.columns
+            for metric in COMPARED
+        ]
+        print(f"| {row} | {' | '.join(cells)} |")
     print(f"\n| difference, 95 % interval | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
     for row, other in PAIRS:
         cells = [

@@ -7,12 +7,13 @@ last epoch or of the best.
 """
 
 from cbmr.learners.learner import MOMENTUM, Learner
-from cbmr.learners.loop import precision, train
+from cbmr.learners.loop import LARGEST_GRADIENT, precision, train
 from cbmr.learners.pretraining import ExcerptContrast, retrieval_score
 from cbmr.learners.ranking import THUMB_LOSSES, ThumbRanking
 from cbmr.learners.regression import FACTOR_LOSSES, FactorRegression, Listeners
 
 __all__ = [
-    "FACTOR_LOSSES", "MOMENTUM", "THUMB_LOSSES", "ExcerptContrast", "FactorRegression", "Learner",
-    "Listeners", "ThumbRanking", "precision", "retrieval_score", "train",
+    "FACTOR_LOSSES", "LARGEST_GRADIENT", "MOMENTUM", "THUMB_LOSSES", "ExcerptContrast",
+    "FactorRegression", "Learner", "Listeners", "ThumbRanking", "precision", "retrieval_score",
+    "train",
 ]  # fmt: skip
