@@ -1,4 +1,4 @@
-"""What each layer knows of music: `python -m benchmarks.probe [RUN] [CORPUS]`, on a demo world.
+"""What each layer knows of music: `python -m benchmarks.probe [RUN CORPUS]`, on a demo world.
 
 Linear probes on the activations of every layer of both stages (of `runs/demo`, where none is
 named), for what the world's program knows of each track: style, by logistic regression; tempo, the
@@ -32,7 +32,7 @@ ALPHAS = {"alpha": [0.01, 0.1, 1, 10, 100]}
 
 def main() -> None:
     """Print a Markdown table, row by row."""
-    run, corpus = (Path(word) for word in (*sys.argv[1:], "runs/demo", "corpora/demo")[:2])
+    run, corpus = map(Path, sys.argv[1:3] or ("runs/demo", "corpora/demo"))
     stages = {f"stage {n}": load_encoder(run / stage / "encoder.pt")
               for n, stage in enumerate(("regress", "rank"), start=1)}  # fmt: skip
     spec = stages["stage 1"].mel_spec

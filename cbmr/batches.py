@@ -22,7 +22,7 @@ EVALUATION_BATCH = 64
 MOST_LOADERS = 4
 """Enough to keep a training fed, however many cores there are."""
 REHEARSED = 0.5
-"""Tracks beside each that a station of the batch plays."""
+"""Tracks drawn beside each that a station of the batch plays."""
 
 
 class EpochSampler(Sampler[np.ndarray]):
@@ -154,11 +154,12 @@ class HalfBatches(Dataset[dict[str, Any]]):
 
 
 class StationBatches(Dataset[dict[str, Any]]):
-    """Stations and half as many other tracks, with every training vote among them and every pair of
-    an up and a down among those votes.
+    """Stations and up to half as many other tracks, with every training vote among them and every
+    pair of an up and a down among those votes.
 
-    The other tracks are drawn evenly of those with an anchor: stations play the popular ones again
-    and again, and an encoder that hears little else forgets the rest (rehearsal, Robins 1995).
+    The other tracks are drawn evenly of all with an anchor, so a few are the stations' own:
+    stations play the popular ones again and again, and an encoder that hears little else forgets
+    the rest (rehearsal, Robins 1995).
     Each track is in a batch once, however many votes touch it. `preferences` are rows of the store,
     `anchors` `[store, factors]` what embeddings are kept near, by their `anchor_weight` `[store]`,
     0 where there is none, and `queries` `[store, factors]` what tracks ask for as seeds. In a batch
@@ -305,7 +306,7 @@ def station_batches(
     rng_seed: int,
     workers: int,
 ) -> Batches:
-    """Stage 2: stations until about `batch_size` tracks are together, and half as many others.
+    """Stage 2: stations until about `batch_size` tracks are together, and up to half as many more.
 
     An epoch's stations bring about as many tracks as have votes.
     """

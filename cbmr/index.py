@@ -109,7 +109,7 @@ def build_index(
 
     Annoy gets the trees and candidates with which its `recall` at 10, against exact search, is the
     one asked for. `backend` says which one answers; None is Annoy where it reaches that recall and
-    is faster. InputError for settings that mean nothing.
+    is faster by half. InputError for settings that mean nothing.
     """
     if backend not in (None, *BACKENDS):
         raise InputError(f"backend={backend}: expected {' or '.join(BACKENDS)}")

@@ -6,8 +6,8 @@ the likeness of its track to its seed, `up` which way it went, its `group` what 
 within. `pairs` `[pairs, 2]` are the places of two votes of a group, the up first; `difference`
 `[pairs]` is the score of the up less that of the down. Plays come as `[plays]` index tensors: the
 place `track` of each in `predicted`, and the row `user` of its listener. Every loss is a mean over
-its items, weighed by `weight` where it takes one; a batch without items gives 0 with a gradient of
-0.
+its items, weighed by `weight` where it takes one; those that do give 0 with a gradient of 0 for a
+batch without items.
 """
 
 import math

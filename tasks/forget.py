@@ -7,9 +7,9 @@ on after an interruption, whatever stands:
     corpus/forgotten.json   its name, hashed: `ingest` does not bring it back
     STAGE/checkpoints/      removed where the stage may have seen it: states of a training
     *.npz                   factors, vectors, learned listeners and activations: its row
+    analysis/, report.html  removed where they name it
     stations, lists         votes, picks and entries; one that is the listener's, or a station that
                             begins with the track, goes whole
-    analysis/, report.html  removed where they name it
     index/                  made again
     spectrograms/           rows, the files behind them, the catalogue, which knew its content
     the corpus's tables     its rows, the tracks table, which knew its file, last

@@ -161,7 +161,7 @@ def _check(cfg: DictConfig) -> None:
     if cfg.encoder.arguments.get("unit_output") and cfg.loss.name in ("wpe", "mdn"):
         raise InputError(
             f"encoder.arguments.unit_output=true with loss={cfg.loss.name}: what that objective "
-            "predicts is not a unit vector; expected loss=mse or cosine with it"
+            "predicts is not a unit vector; expected loss=mse, cosine or listeners with it"
         )
 
 

@@ -1,8 +1,8 @@
 """The run folder: its lock, its manifests, and building what is missing upstream.
 
 An artefact is stale only against the settings it was made with and the hashes of its inputs, never
-against time. What exists is used as it is; what is missing is built by its own task's defaults; and
-each is said, on standard error.
+against time. What exists is used as it is; what a task requires and is missing is built by its own
+task's defaults; and each is said, on standard error.
 """
 
 import importlib
