@@ -125,7 +125,9 @@ def main() -> None:
         ]
         default = variants[0].name
         few = [_few_plays(corpora[world], runs[world][default]) for world in worlds]
-    lines = _markdown(mean_table(tables), chosen, shared) + _few_plays_markdown(few, default)
+    article = next(v.name for v in variants if v.key == shared["article"])
+    lines = _markdown(mean_table(tables), chosen, shared, article)
+    lines += _few_plays_markdown(few, default)
     text = "\n".join(lines)
     write_between(BEGIN, END, text)
     print(text)
@@ -311,14 +313,15 @@ def _few_plays(corpus_folder: Path, run: Path) -> FewPlays:
 
 
 def _markdown(
-    table: Table, chosen: Mapping[str, Sequence[Trained]], shared: dict[str, Any]
+    table: Table, chosen: Mapping[str, Sequence[Trained]], shared: dict[str, Any], article: str
 ) -> list[str]:
     default, *others = chosen
+    others.remove(article)
     heads = [f"{column}: {metric}" for column in table.columns for metric in METRICS]
     trials = ", ".join(" ".join(trial) for trial in shared["trials"])
     lines = [
         f"{SIMULATED} The mean over {shared['worlds']} worlds, a training each, on test tracks. "
-        "Beside each value is its difference to the default with the paired 95 % interval of "
+        f"Beside each value is its difference to *{article}* with the paired 95 % interval of "
         f"{shared['bootstraps']} bootstrap draws over listeners and artists. Networks by "
         f"`{' '.join(shared['encoder'])}`. Each row had the same {len(shared['trials'])} trials "
         f"({trials}), the better one chosen on validation tracks; a ridge's strength is chosen "
@@ -332,13 +335,13 @@ def _markdown(
     ]
     known = [row for row in table.rows if row.startswith(("ceiling", "oracle"))]
     features = [row for row in table.rows if row.startswith("ridge on")]
-    for row in (*BASELINES, *features, default, f"{default} + prior", *others, *known):
+    for row in (*BASELINES, *features, article, *others, default, f"{default} + prior", *known):
         cells = []
         for column in table.columns:
             for metric in METRICS:
                 cell = f"{table.at(row, column, metric):.3f}"
-                if row != default:
-                    difference = table.difference(row, default, column, metric)
+                if row != article:
+                    difference = table.difference(row, article, column, metric)
                     cell += " ({:+.3f} [{:+.3f}, {:+.3f}])".format(*difference)
                 cells.append(cell)
         costs = ["", "", ""]
