@@ -28,8 +28,8 @@ REHEARSED = 0.5
 class EpochSampler(Sampler[np.ndarray]):
     """Batches of items, shuffled anew each epoch, whose number the learner writes into `epoch`.
 
-    Items of `sizes` `[items]` join a batch until they add up to about `batch_size`; one that is
-    larger is a batch of its own, and fills no other. An epoch ends after `epoch_size`, however many
+    Items of `sizes` `[items]` join a batch until they add up to about `batch_size`, for which one
+    that is larger counts as one of that size. An epoch ends after `epoch_size`, however many
     items are left: the next one draws from all of them again. Every epoch has as many batches as
     `len` says, which is what Lightning goes by.
     """

@@ -152,14 +152,16 @@ def ranknet(difference: torch.Tensor, weight: torch.Tensor, *, flip_rate: float)
     model and pair disagree strongly: such a pair is more likely a slip. By hand: at d = 0 the loss
     is log 2 whatever rho.
     """
-    right = F.logsigmoid(difference)
+    return weighted_mean(-log_kept_or_flipped(difference, flip_rate), weight)
+
+
+def log_kept_or_flipped(log_odds: torch.Tensor, flip_rate: float) -> torch.Tensor:
+    """`log[(1 - rho) sigmoid(z) + rho sigmoid(-z)]`, finite for any finite z as its gradient is."""
+    kept = F.logsigmoid(log_odds)
     if flip_rate == 0:
-        return weighted_mean(-right, weight)
-    reversed_ = F.logsigmoid(-difference)
-    kept_or_flipped = torch.logaddexp(
-        right + math.log(1 - flip_rate), reversed_ + math.log(flip_rate)
-    )
-    return weighted_mean(-kept_or_flipped, weight)
+        return kept
+    flipped = F.logsigmoid(-log_odds)
+    return torch.logaddexp(kept + math.log1p(-flip_rate), flipped + math.log(flip_rate))
 
 
 def bpr(difference: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -215,7 +217,7 @@ def warp(
     lacking = (margin - (score[first] - score[second])).clamp_min(0)
     offenders = torch.zeros_like(score).index_add(0, first, (lacking > 0).to(score.dtype))[first]
     share = torch.log1p(offenders) / offenders.clamp_min(1)
-    return weighted_mean(lacking * share.detach(), weight)
+    return weighted_mean(lacking * share, weight)
 
 
 def station_contrast(

@@ -5,7 +5,8 @@ on an up, dissimilar on a down. A *preference* is a pair of votes of one group, 
 Within one listener's station (`both`), what a listener's kindness or a station's quality adds to
 all of its votes cancels; within a `station`, which is a seed whoever listens, and within a
 `listener`, whatever the seed, more votes find a partner and less cancels. Each group weighs the
-same whatever its size, so that heavy voters do not dominate. Other evidence (`cbmr.evidence`) is
+same whatever its size, so that heavy voters do not dominate; nearly, as each batch is a mean of its
+own. Other evidence (`cbmr.evidence`) is
 votes of its own weight beside the thumbs.
 """
 
@@ -66,7 +67,9 @@ def make_preferences(
     groups = int(group.max()) + 1
     strongest = np.zeros(groups)
     np.maximum.at(strongest, group, votes.weight)
-    weight = votes.weight * (strongest / np.bincount(group, votes.weight))[group]
+    total = np.bincount(group, votes.weight)  # 0 of a group of which nothing is certain
+    share = np.divide(strongest, total, out=np.zeros(groups), where=total > 0)
+    weight = votes.weight * share[group]
     ups, downs = (np.bincount(group, side) for side in (votes.up, ~votes.up))
     pairs = int((ups * downs).sum())
     strength = (np.bincount(group, side * votes.weight) for side in (votes.up, ~votes.up))
@@ -78,7 +81,7 @@ def make_preferences(
         track=votes.track,
         up=votes.up,
         group=group,
-        weight=(weight / weight.mean()).astype(np.float32),
+        weight=(weight / (weight.mean() or 1.0)).astype(np.float32),
         strength=votes.weight.astype(np.float32),
         pair_weight=each[group].astype(np.float32),
         within=within,
@@ -101,16 +104,12 @@ def pairs_among(group: np.ndarray, up: np.ndarray) -> np.ndarray:
 
     By hand: groups 7, 7, 4, 7 and up, down, up, down give (0, 1) and (0, 3).
     """
-    order = np.lexsort([~up, group])  # a group's ups, then its downs
-    begin = np.flatnonzero(np.diff(group[order], prepend=group.min(initial=0) - 1))
-    sizes = np.diff(begin, append=len(order))
-    ups = np.add.reduceat(up[order], begin, dtype=np.int64) if len(order) else begin
-    pairs = ups * (sizes - ups)
-    of = np.repeat(np.arange(len(begin)), pairs)
-    number = np.arange(pairs.sum()) - np.repeat(np.cumsum(pairs) - pairs, pairs)
-    downs = (sizes - ups)[of]
-    first, second = number // np.maximum(downs, 1), number % np.maximum(downs, 1)
-    return np.stack([order[begin[of] + first], order[begin[of] + ups[of] + second]], axis=1)
+    ups, downs = np.flatnonzero(up), np.flatnonzero(~up)
+    downs = downs[np.argsort(group[downs], kind="stable")]
+    begin, end = (np.searchsorted(group[downs], group[ups], side) for side in ("left", "right"))
+    partners = end - begin
+    of_ups = np.arange(partners.sum()) - np.repeat(np.cumsum(partners) - end, partners)
+    return np.stack([np.repeat(ups, partners), downs[of_ups]], axis=1)
 
 
 def _together(thumbs: Thumbs, others: tuple[Evidence, ...], certainty: np.ndarray) -> Evidence:

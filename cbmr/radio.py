@@ -52,7 +52,9 @@ class Station:
 @dataclass(frozen=True)
 class Pick:
     """A track chosen, and the share of `draws` from the posterior that choose it: an estimate of
-    the probability of the choice. The draw that chose it is one of them, so it is never 0."""
+    the probability of the choice. The draw that chose it is one of them, so it is never 0, and
+    comes out too high where hardly any other draw chooses the track: who weighs picks by one over
+    it wants many more draws."""
 
     track: int
     propensity: float

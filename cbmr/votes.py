@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from cbmr.corpus import Thumbs
 from cbmr.errors import InputError
+from cbmr.losses import log_kept_or_flipped
 
 SCALE_STD, METRIC_STD, BIAS_STD = 10.0, 0.03, 0.5
 """Normal priors: of the scale, in log-odds; of how far an entry of A is from the identity's, and a
@@ -80,10 +81,10 @@ class VoteModel:
         likeness = np.einsum("vf,vf->v", heard[votes.seed], heard[votes.track])
         bias = self.offset + self.listener[votes.user] + self.station[votes.seed]
         z = self.scale * likeness + bias
-        agrees = 1 / (1 + np.exp(np.where(votes.up, -z, z)))
-        meant = agrees * (1 - self.flip_rate)
-        meant = meant / (meant + (1 - agrees) * self.flip_rate)
-        return replace(votes, up=votes.up == (meant > 0.5)), np.abs(2 * meant - 1)
+        with np.errstate(divide="ignore"):
+            kept = np.log1p(-self.flip_rate) - np.log(self.flip_rate)  # infinite without flips
+        log_odds = np.where(votes.up, z, -z) + kept  # of m, and 2 m - 1 is tanh of their half
+        return replace(votes, up=votes.up == (log_odds > 0)), np.abs(np.tanh(log_odds / 2))
 
     def __str__(self) -> str:
         return (
@@ -190,5 +191,4 @@ def _log_likelihood(parts: Parts, x: torch.Tensor, votes: Thumbs, flip_rate: flo
     # `x[rows]` adds up its gradients in whichever order threads come; this in one.
     likeness = (heard.index_select(0, seed) * heard.index_select(0, track)).sum(dim=1)
     z = scale * likeness + offset + listener.index_select(0, user) + station.index_select(0, seed)
-    meant = torch.where(torch.from_numpy(votes.up), z, -z)
-    return ((1 - flip_rate) * meant.sigmoid() + flip_rate * (-meant).sigmoid()).log()
+    return log_kept_or_flipped(torch.where(torch.from_numpy(votes.up), z, -z), flip_rate)

@@ -115,7 +115,8 @@ def run(cfg: DictConfig) -> None:
     if valid.has_listening and valid.has_votes:
         validate = valid.thumbs_score(before)
     else:
-        say("rank: no validation votes of both kinds, so the last epoch is kept")
+        lacking = "votes of both kinds" if valid.has_listening else "listening"
+        say(f"rank: validation has no {lacking}, so the last epoch is kept")
 
     vectors, epoch = stage_1, 0
     if model.only_chance and not any(len(evidence.up) for evidence in others):

@@ -141,6 +141,15 @@ def test_of_repeated_votes_the_latest_counts(tmp_path, times, up):
     assert corpus.thumbs.up.tolist() == [up]
 
 
+def test_votes_on_the_seed_itself_are_counted_and_left_out(tmp_path):
+    thumbs = pl.DataFrame(
+        {"user_id": ["a", "a"], "seed_id": ["t0"] * 2, "track_id": ["t0", "t1"], "thumb": [1, -1]}
+    )
+    corpus = corpus_of(tmp_path, thumbs=thumbs)
+    assert corpus.thumbs.up.tolist() == [False]
+    assert any("1 of 2 votes are on the seed itself" in note for note in corpus.notes)
+
+
 def test_unknown_tracks_are_counted_and_left_out(tmp_path):
     plays = pl.DataFrame({"user_id": ["a", "a"], "track_id": ["t1", "gone"], "count": [1, 1]})
     corpus = corpus_of(tmp_path, plays=plays)

@@ -1,12 +1,14 @@
 """The table: what is asked, that every row answers as a plain loop would, and its intervals."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from cbmr.corpus import make_corpus, training_plays
 from cbmr.errors import InputError
-from cbmr.evaluation import METRICS, Row, ask, compare
+from cbmr.evaluation import METRICS, Row, Table, ask, compare
 from cbmr.factors import factorize, unit_rows
 
 
@@ -98,6 +100,84 @@ def test_a_row_is_measured_as_a_plain_loop_would(corpus, asked):
         ]  # fmt: skip
         found = table.at("truth", column.name, "thumbs AUC")
         assert found == pytest.approx(np.mean(pairs), abs=1e-4)
+
+
+def test_a_draw_is_the_measure_of_its_listeners_and_artists_again(corpus, asked):
+    """Thirty listeners are asked, whose draw is written out: each again as often as drawn, as
+    people of their own, and so each artist's tracks. Voters who are not asked are drawn too."""
+    made, taste, users = corpus
+    some = replace(
+        asked,
+        users=asked.users[::2],
+        columns=tuple(replace(one, relevant=one.relevant[::2]) for one in asked.columns),
+    )
+    vectors, factors = unit_rows(taste), users[some.users]
+    table = compare([Row("truth", vectors, factors)], some, bootstraps=1, rng_seed=7)
+    for place, column in enumerate(some.columns):
+        votes = column.votes
+        everyone = sorted({*some.users.tolist(), *votes.user.tolist()})
+        artists = sorted({*made.artist[column.tracks].tolist()})
+        rng = np.random.default_rng((7, place))
+        times = {
+            name: dict(zip(names, rng.multinomial(len(names), np.full(len(names), 1 / len(names))),
+                           strict=True))
+            for name, names in (("user", everyone), ("artist", artists))
+        }  # fmt: skip
+        assert len(everyone) > len(some.users)
+        tracks = [
+            row for row in column.tracks.tolist() for _ in range(times["artist"][made.artist[row]])
+        ]
+        aucs, in_order, of_listener = [], [], []
+        for user in everyone:
+            played = {*made.plays.track[made.plays.user == user].tolist()}
+            voted = [
+                (bool(votes.up[v]), round(vectors[votes.seed[v]] @ vectors[votes.track[v]], 6))
+                for v in np.flatnonzero(votes.user == user)
+                for _ in range(times["artist"][made.artist[votes.track[v]]])
+            ]  # fmt: skip
+            for _ in range(times["user"][user]):
+                in_order += voted
+                of_listener += [
+                    np.heaviside(a - b, 0.5) for up, a in voted for down, b in voted
+                    if up and not down
+                ]  # fmt: skip
+                if user in some.users:
+                    score = {row: users[user] @ vectors[row] for row in {*tracks}}
+                    pairs = [
+                        score[one] > score[other] for one in tracks for other in tracks
+                        if one in played and other not in played
+                    ]  # fmt: skip
+                    aucs += [np.mean(pairs)] if pairs else []
+        pooled = [
+            np.heaviside(a - b, 0.5) for up, a in in_order for down, b in in_order
+            if up and not down
+        ]  # fmt: skip
+        expected = {"AUC": aucs, "thumbs AUC": pooled, "thumbs AUC within listener": of_listener}
+        for metric, values in expected.items():
+            drawn = table.draws[0, 0, place, METRICS.index(metric)]
+            assert drawn == pytest.approx(np.mean(values), abs=1e-4), metric
+
+
+def test_an_interval_stands_on_the_value():
+    """Draws .5, .6 and .7 have the mean .6 and the 95 % quantiles .505 and .695: moved by -.1."""
+    draws = np.zeros((3, 1, 1, len(METRICS)))
+    draws[:, 0, 0, 0] = 0.5, 0.6, 0.7
+    value = np.full((1, 1, len(METRICS)), 0.5)
+    table = Table("test", ("row",), ("column",), value, draws)
+    assert table.interval("row", "column", METRICS[0]) == pytest.approx((0.405, 0.595))
+
+
+def test_equal_scores_have_no_order_of_their_own(corpus, asked):
+    """Three of a column's first tracks are relevant to all: in the order of the table they would
+    have an mAP of 1."""
+    same = Row("same", unit_rows(np.ones((120, 6))), corpus[2][asked.users])
+    first = tuple(
+        replace(one, relevant=np.tile(np.arange(len(one.tracks)) < 3, (len(asked.users), 1)))
+        for one in asked.columns
+    )
+    table = table_of([same], replace(asked, columns=first), bootstraps=1)
+    for column in first:
+        assert table.at("same", column.name, "mAP@500") < 0.6
 
 
 def test_votes_are_scored_by_what_the_seed_asks_for_and_listening_is_not(corpus, asked):

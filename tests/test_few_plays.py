@@ -93,6 +93,32 @@ def test_without_plays_cf_knows_nothing_and_with_more_it_knows_more(world):
     assert same.tolist() == [0, 0, 0]
 
 
+def test_what_is_revealed_is_not_asked_for(tmp_path):
+    """Everyone plays at random, so 30 listeners of a track say nothing of its others; asked for
+    those 30 again, CF would know them."""
+    rng = np.random.default_rng(2)
+    user, track = np.nonzero(rng.random((150, 90)) < 0.4)
+    tracks = pl.DataFrame(
+        {
+            "track_id": [f"t{row:02d}" for row in range(90)],
+            "path": ["x"] * 90,
+            "split": ["train"] * 50 + ["valid"] * 20 + ["test"] * 20,
+        }
+    )
+    plays = pl.DataFrame(
+        {
+            "user_id": [f"u{row:03d}" for row in user],
+            "track_id": [f"t{row:02d}" for row in track],
+            "count": np.ones(len(user), dtype=int),
+        }
+    )
+    corpus = make_corpus(tmp_path, tracks, plays)
+    fitted = factorize(training_plays(corpus), corpus.track_ids, corpus.user_ids, size=5, **MODEL)
+    content = unit_rows(rng.standard_normal((90, 5)))
+    found = ask((corpus, fitted, None), content)
+    assert found.at("CF alone", 30) == pytest.approx(0.5, abs=0.05)
+
+
 def test_content_counts_as_many_plays_when_it_is_the_truth_and_few_when_it_is_noise(world):
     assert ask(world, foretold(world, 0.0)).k > ask(world, foretold(world, 3.0)).k
     assert ask(world, foretold(world, 100.0)).k == min(K_GRID)

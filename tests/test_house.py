@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "factors": "corpus quiet factors",
     "priors": "corpus factors",
     "preferences": "corpus evidence",
-    "votes": "corpus",
+    "votes": "corpus losses",
     "evidence": "corpus",
     "few_plays": "corpus factors metrics priors",
     "metrics": "",

@@ -126,6 +126,16 @@ def test_half_of_the_votes_have_to_find_a_partner_on_their_own_station():
     assert (preferences.within, preferences.pairs) == ("station", 4)
 
 
+def test_a_group_of_which_nothing_is_certain_weighs_nothing():
+    """Two stations; the vote of the second is as likely meant the other way."""
+    thumbs = Thumbs(
+        *(np.array(one) for one in ([0] * 3, [0, 0, 1], [2, 3, 4], [True, False, True]))
+    )
+    preferences = make_preferences(thumbs, certainty=np.array([1.0, 1.0, 0.0]))
+    np.testing.assert_allclose(preferences.weight, [1.5, 1.5, 0])
+    assert not make_preferences(thumbs, certainty=np.zeros(3)).weight.any()
+
+
 def test_one_kind_of_vote_makes_no_pairs():
     thumbs = Thumbs(np.zeros(3, int), np.zeros(3, int), np.arange(3), np.ones(3, dtype=bool))
     preferences = make_preferences(thumbs)

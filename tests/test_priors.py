@@ -92,6 +92,8 @@ def test_the_weight_is_nothing_for_noise_and_most_for_the_truth():
     chosen = choose_weight(noise, truth, closeness(truth))
     assert chosen.weight == 0.9
     assert chosen.after["listening_auc"] > chosen.before["listening_auc"] + 0.5
+    # Of weights that change nothing the smallest.
+    assert choose_weight(truth, truth, lambda _: {"listening_auc": 0.5}).weight == 0.0
     # Two equally noisy witnesses are best believed alike.
     witness = [unit_rows(truth + 0.5 * rng.standard_normal((500, 8))) for _ in range(2)]
     assert choose_weight(*witness, closeness(truth)).weight == 0.5

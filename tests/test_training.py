@@ -203,8 +203,10 @@ def test_an_interrupted_training_goes_on_to_the_same_encoder(made, tmp_path):
     assert killed == peace
 
 
-def test_an_interrupted_training_remembers_its_best_epoch(made, tmp_path, monkeypatch):
-    """The first epoch is the best, the second is interrupted, and none after it is as good."""
+@pytest.mark.parametrize("moved", [False, True])
+def test_an_interrupted_training_remembers_its_best_epoch(moved, made, tmp_path, monkeypatch):
+    """The first epoch is the best, the second is interrupted, and none after it is as good; also
+    where the run lies in another folder by then."""
     scores = iter([0.9, None, 0.2, 0.3, 0.9])  # the last of what is kept, beside stage 1
 
     def score(_):
@@ -214,13 +216,17 @@ def test_an_interrupted_training_remembers_its_best_epoch(made, tmp_path, monkey
         return {"score": value}
 
     monkeypatch.setattr(HeldOut, "thumbs_score", lambda *_: score)
+    run = tmp_path / "run"
+    run.mkdir()
     for name in ("spectrograms", "factors.npz", "factors.json", "regress"):
-        (tmp_path / name).symlink_to(made / "run" / name)
+        (run / name).symlink_to(made / "run" / name)
     with pytest.raises(RuntimeError, match="interrupted"):
-        run_task(rank, made / "corpus", tmp_path, *TINY)
-    run_task(rank, made / "corpus", tmp_path, *TINY)
+        run_task(rank, made / "corpus", run, *TINY)
+    if moved:
+        run = run.rename(tmp_path / "moved")
+    run_task(rank, made / "corpus", run, *TINY)
     assert next(scores, "all asked") == "all asked"
-    assert json.loads((tmp_path / "rank/metrics.json").read_text())["epoch"] == 1
+    assert json.loads((run / "rank/metrics.json").read_text())["epoch"] == 1
 
 
 def test_ctrl_c_ends_in_one_line_and_130(made, tmp_path):
@@ -482,9 +488,9 @@ def test_a_station_batch_embeds_each_track_once_and_uses_every_vote_among_them()
     )
     anchors, queries = np.zeros((8, 2), np.float32), np.arange(16).reshape(8, 2)
     weight = np.array([0, 0, 0, 0, 0.1, 0.2, 0.3, 0.4], np.float32)
-    data = StationBatches(
-        FakeStore(8), make_preferences(thumbs), anchors, weight, queries, rng_seed=0
-    )
+    certainty = np.array([1, 0.5, 0.25, 0.5, 1])
+    preferences = make_preferences(thumbs, certainty=certainty)
+    data = StationBatches(FakeStore(8), preferences, anchors, weight, queries, rng_seed=0)
     drawn = [data.tracks(np.array([0, other])) for other in (1, 2) for _ in range(2)]
     assert all((one == again).all() for one, again in (drawn[:2], drawn[2:]))
     batch = data[np.array([0, 1])]
@@ -504,6 +510,9 @@ def test_a_station_batch_embeds_each_track_once_and_uses_every_vote_among_them()
         for up, down in batch["pairs"].tolist()
     ]
     assert sorted(tracks) == [(1, 2, 3), (5, 3, 4)]
+    # Each station has one pair, which weighs as its strongest vote: 1 and a half, 1 on average.
+    weights = dict(zip(tracks, batch["pair_weight"].tolist(), strict=True))
+    assert weights == pytest.approx({(1, 2, 3): 4 / 3, (5, 3, 4): 2 / 3})
 
 
 def test_a_station_batch_rehearses_tracks_that_no_station_plays_evenly():

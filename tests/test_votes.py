@@ -113,6 +113,34 @@ def test_shuffled_votes_are_only_chance_and_a_few_are_not_judged():
         assert not fit_votes(factors, shuffled[:few], flip_rate=None, rng_seed=0).only_chance
 
 
+def test_kindness_alone_is_only_chance():
+    """Half of the listeners say up to nearly all, the others to nearly nothing, whatever the
+    track."""
+    rng = np.random.default_rng(5)
+    factors, votes, _ = simulated(rng, 2000, flip_rate=0.0)
+    kind = replace(votes, up=rng.random(2000) < np.where(votes.user % 2, 0.95, 0.05))
+    assert fit_votes(factors, kind, flip_rate=0.0, rng_seed=0).only_chance
+
+
+def test_clean_votes_with_one_slip_are_fitted_and_kept():
+    """So sharp that a slip has a likelihood of 0 in float32: the fit is finite, and without flips
+    every vote stays as it is, all certain."""
+    rng = np.random.default_rng(6)
+    factors, votes, _ = simulated(rng, 4000, flip_rate=0.0)
+    likeness = (factors[votes.seed] * factors[votes.track]).sum(axis=1)
+    up = likeness > 0
+    up[np.argmax(likeness)] = False
+    votes = replace(votes, up=up)
+    fitted = fit_votes(factors, votes, flip_rate=0.0, rng_seed=0)
+    assert np.isfinite([fitted.scale, fitted.gain, fitted.gain_error]).all()
+    for scale in (fitted.scale, 1000.0):
+        corrected, certainty = replace(fitted, scale=scale).corrected(factors, votes)
+        assert (corrected.up == up).all()
+        np.testing.assert_array_equal(certainty, 1)
+        _, certainty = replace(fitted, scale=scale, flip_rate=0.1).corrected(factors, votes)
+        assert ((certainty >= 0) & (certainty <= 1)).all()
+
+
 def test_a_track_that_is_like_nothing_is_voted_on_by_chance():
     """A vector of zeros, at offset 0: p is a half whatever the seed, so rho .1 leaves .8 of it."""
     factors = np.stack([np.ones(SIZE) / 2, np.zeros(SIZE)])

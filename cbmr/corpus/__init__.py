@@ -16,6 +16,7 @@ import polars as pl
 from cbmr.corpus.checks import (
     COLUMNS,
     checked_table,
+    not_on_the_seed,
     of_known_tracks,
     refuse_duplicates,
     refuse_exposures,
@@ -126,6 +127,7 @@ def make_corpus(
         bad_thumb = ~pl.col("thumb").is_in([1, -1])
         refuse_rows(thumbs, "thumb", bad_thumb, files["thumbs"], "+1 (up) or -1 (down)")
         thumbs = of_known_tracks(thumbs, ("seed_id", "track_id"), track_ids, files["thumbs"], notes)
+        thumbs = not_on_the_seed(thumbs, files["thumbs"], notes)
     if exposures is not None:
         file = files["exposures"]
         exposures = checked_table("exposures", exposures, file, notes)

@@ -173,3 +173,13 @@ def of_known_tracks(
     if left_out:
         notes.append(f"{file}: {left_out} of {len(table)} rows name unknown tracks, left out")
     return kept
+
+
+def not_on_the_seed(thumbs: pl.DataFrame, file: str, notes: list[str]) -> pl.DataFrame:
+    """The votes but for those on a station's own seed, as whether a track belongs on its own
+    station is no question; how many were left out is noted."""
+    kept = thumbs.filter(pl.col("seed_id") != pl.col("track_id"))
+    left_out = len(thumbs) - len(kept)
+    if left_out:
+        notes.append(f"{file}: {left_out} of {len(thumbs)} votes are on the seed itself, left out")
+    return kept

@@ -7,13 +7,14 @@ import numpy as np
 from cbmr.corpus import Corpus, Plays, Thumbs, known_artist, rows_of, votes_of
 from cbmr.errors import InputError
 from cbmr.factors import Factors
+from cbmr.preferences import pairs_among
 
 
 @dataclass(frozen=True)
 class Column:
     """One split's candidates: `tracks` (rows), their `artist` as numbers, what is `relevant`
     `[listeners, tracks]`, the `third` of popularity each is in, the `votes` on them, those votes'
-    artists, and which two of them are an up and a down of one listener, `[2, pairs]`."""
+    artists, and which two of them are an up and a down of one listener, `[pairs, 2]`."""
 
     name: str
     tracks: np.ndarray
@@ -92,18 +93,8 @@ def _column(
         third=popularity * 3 // len(tracks),
         votes=votes,
         vote_artist=np.searchsorted(artists, corpus.artist[votes.track]),
-        vote_pairs=_vote_pairs(votes),
+        vote_pairs=pairs_among(votes.user, votes.up),
     )
-
-
-def _vote_pairs(votes: Thumbs) -> np.ndarray:
-    pairs = [np.empty((2, 0), dtype=np.int64)]
-    order = np.argsort(votes.user, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(votes.user[order])) + 1):
-        up = votes.up[members]
-        ups, downs = np.meshgrid(members[up], members[~up])
-        pairs.append(np.stack([ups.ravel(), downs.ravel()]))
-    return np.concatenate(pairs, axis=1)
 
 
 def relevance(plays: Plays, users: np.ndarray, tracks: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """How well every row answers, with intervals.
 
 Intervals are percentiles of a bootstrap that draws listeners and artists again, both at once and
-the same for every row, so that the difference of two rows has an interval of its own. An artist
-drawn twice doubles its relevant tracks, which moves every draw's mAP: draws are moved back so that
-their mean stands on the value.
+the same for every row, so that the difference of two rows has an interval of its own. Drawing both
+errs on the wide side where only one of them matters. An artist drawn twice doubles its relevant
+tracks, which moves every draw's mAP: draws are moved back so that their mean stands on the value.
 """
 
 from dataclasses import dataclass
@@ -74,29 +74,49 @@ def _interval(value: float, draws: np.ndarray) -> tuple[float, float]:
 
 
 def compare(rows: list[Row], question: Question, *, bootstraps: int, rng_seed: int) -> Table:
-    """Score every row in every column, and again in every bootstrap draw."""
+    """Score every row in every column, and again in every bootstrap draw: a listener's plays and
+    votes are drawn together, and who votes is drawn whether asked for listening or not."""
     shape = (len(rows), len(question.columns), len(METRICS))
     value, draws = np.empty(shape), np.empty((bootstraps, *shape))
     for place, column in enumerate(question.columns):
         answers = [_answer(row, column, rng_seed) for row in rows]
-        value[:, place] = [_measure(answer, column) for answer in answers]
+        everyone, artists = np.union1d(question.users, column.votes.user), np.unique(column.artist)
+        once = _copies(question, column, _times(everyone), _times(artists))
+        value[:, place] = [_measure(answer, column, once) for answer in answers]
         rng = np.random.default_rng((rng_seed, place))
-        listeners, artists = len(question.users), int(column.artist.max()) + 1
         for draw in range(bootstraps):
-            user_copies = rng.multinomial(listeners, np.full(listeners, 1 / listeners))
-            artist_copies = rng.multinomial(artists, np.full(artists, 1 / artists))
-            # A voter without training plays is no listener of this question and is drawn once.
-            voter = np.searchsorted(question.users, column.votes.user).clip(max=listeners - 1)
-            is_listener = question.users[voter] == column.votes.user
-            vote_copies = artist_copies[column.vote_artist] * np.where(
-                is_listener, user_copies[voter], 1
-            )
-            draws[draw, :, place] = [
-                _measure(answer, column, user_copies, artist_copies[column.artist], vote_copies)
-                for answer in answers
-            ]
+            again = _copies(question, column, _times(everyone, rng), _times(artists, rng))
+            draws[draw, :, place] = [_measure(answer, column, again) for answer in answers]
     names = tuple(column.name for column in question.columns)
     return Table(question.split, tuple(row.name for row in rows), names, value, draws)
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """How often a draw has each of the question's listeners and each of the column's tracks, and of
+    each vote its listener and the artist that it is on."""
+
+    listener: np.ndarray
+    track: np.ndarray
+    voter: np.ndarray
+    voted: np.ndarray
+
+
+def _copies(question: Question, column: Column, user: np.ndarray, artist: np.ndarray) -> _Copies:
+    return _Copies(
+        user[question.users],
+        artist[column.artist],
+        user[column.votes.user],
+        artist[column.vote_artist],
+    )
+
+
+def _times(rows: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    """How often each of `rows` is there, by row: once, or as a draw of as many again has it."""
+    times = np.ones(int(rows.max()) + 1, dtype=np.int64)
+    if rng is not None:
+        times[rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)))
+    return times
 
 
 @dataclass(frozen=True)
@@ -126,32 +146,25 @@ def _answer(row: Row, column: Column, rng_seed: int) -> _Answer:
     return _Answer(rank(scores, column.relevant, rng), thirds, np.round(vote_score, 6))
 
 
-def _measure(
-    answer: _Answer,
-    column: Column,
-    user_copies: np.ndarray | None = None,
-    track_copies: np.ndarray | None = None,
-    vote_copies: np.ndarray | None = None,
-) -> list[float]:
-    listeners = np.ones(len(column.relevant)) if user_copies is None else user_copies
+def _measure(answer: _Answer, column: Column, copies: _Copies) -> list[float]:
     per_listener = [
-        average_precision(answer.ranking, depth=MAP_DEPTH, copies=track_copies),
-        auc(answer.ranking, track_copies),
-        recall(answer.ranking, depth=TOP, copies=track_copies),
-        ndcg(answer.ranking, depth=TOP, copies=track_copies),
+        average_precision(answer.ranking, depth=MAP_DEPTH, copies=copies.track),
+        auc(answer.ranking, copies.track),
+        recall(answer.ranking, depth=TOP, copies=copies.track),
+        ndcg(answer.ranking, depth=TOP, copies=copies.track),
     ]
     in_thirds = [
-        auc(ranking, None if track_copies is None else track_copies[column.third == third])
+        auc(ranking, copies.track[column.third == third])
         for third, ranking in enumerate(answer.thirds)
     ]
     votes = [
-        pooled_auc(answer.vote_score, column.votes.up, vote_copies),
-        _within_listener(answer.vote_score, column, vote_copies),
+        pooled_auc(answer.vote_score, column.votes.up, copies.voter * copies.voted),
+        _within_listener(answer.vote_score, column, copies),
     ]
     return [
-        *(_mean(values, listeners) for values in per_listener),
+        *(_mean(values, copies.listener) for values in per_listener),
         *votes,
-        *(_mean(values, listeners) for values in in_thirds),
+        *(_mean(values, copies.listener) for values in in_thirds),
     ]
 
 
@@ -161,11 +174,12 @@ def _mean(values: np.ndarray, copies: np.ndarray) -> float:
     return float((values[known] * copies[known]).sum() / total) if total else float("nan")
 
 
-def _within_listener(scores: np.ndarray, column: Column, copies: np.ndarray | None) -> float:
+def _within_listener(scores: np.ndarray, column: Column, copies: _Copies) -> float:
     """The share of (up, down) pairs of one listener in the right order, ties half, all pairs
-    weighing the same."""
-    up, down = column.vote_pairs
-    weight = np.ones(len(up)) if copies is None else copies[up] * copies[down]
+    weighing the same. A listener drawn twice has each pair twice, not the one's up with the other's
+    down."""
+    up, down = column.vote_pairs.T
+    weight = copies.voter[up] * copies.voted[up] * copies.voted[down]
     total = weight.sum()
     right = (np.sign(scores[up] - scores[down]) + 1) / 2
     return float((weight * right).sum() / total) if total else float("nan")

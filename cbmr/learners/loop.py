@@ -107,6 +107,9 @@ class _WholeCheckpoints(CheckpointIO):
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location, weights_only=weights_only)
+        for state in content["callbacks"].values():
+            # Lightning forgets the best epoch of a folder that was moved or is named otherwise.
+            state["dirpath"] = str(Path(path).resolve().parent)
         return content
 
     def remove_checkpoint(self, path: Any) -> None:
