@@ -18,8 +18,8 @@ PRIORS = {"artist": ("artist", "album"), "album": ("album", "artist")}
 """Where a prior looks for a track's training neighbours: the first that has any."""
 WEIGHTS = tuple(step / 10 for step in range(1, 10))
 USUAL_K = 3.0
-"""As how many plays content counts where nobody chose: as validation did on three of three demo
-worlds (RESULTS.md)."""
+"""As how many plays content counts where nobody chose: as validation did on most of the demo worlds
+(RESULTS.md)."""
 ANCHOR_K = 10.0
 """As many listeners know half of where a track belongs: chosen on validation of two demo worlds, of
 seeds 3 and 4, with a tenth of the plays and with one in fifty."""
