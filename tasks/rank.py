@@ -13,6 +13,7 @@ from tasks.command import command, defaults_of
 from tasks.runs import is_fresh, read_corpus, require, say, settings_of
 
 if TYPE_CHECKING:
+    from cbmr.batches import Batches
     from cbmr.corpus import Thumbs
     from cbmr.encoder import Encoder
     from cbmr.evidence import Evidence
@@ -130,9 +131,10 @@ def run(cfg: DictConfig) -> None:
             f"pieces of other evidence of {len(preferences.stations)} stations, "
             f"{preferences.pairs} pairs of an up and a down of one {GROUPS[preferences.within]}"
         )
-        epoch = _fine_tune(
-            cfg, encoder, stage_1.vectors, queries, learned_from, preferences, validate, settings
+        batches = _batches(
+            cfg, learned_from, preferences, stage_1.vectors, queries, validates=bool(validate)
         )
+        epoch = _fine_tune(cfg, encoder, batches, learned_from, validate, settings)
         vectors = embed_store(encoder, store)
         tuned = validate and validate(vectors.vectors[valid.rows])
         if tuned and tuned["score"] <= before["thumbs_auc"]:
@@ -150,22 +152,47 @@ def run(cfg: DictConfig) -> None:
     save_stage(cfg, "rank", encoder, vectors, metrics, settings, learned_from.inputs, mixed=mixed)
 
 
+def _batches(
+    cfg: DictConfig,
+    learned_from: "Material",
+    preferences: "Preferences",
+    stage_1: np.ndarray,
+    queries: np.ndarray,
+    *,
+    validates: bool,
+) -> "Batches":
+    """Stations of these preferences, anchored to stage 1's vectors as far as listeners are many."""
+    from cbmr.batches import station_batches
+    from cbmr.priors import anchor_weights
+
+    store, rows = learned_from.store, learned_from.train_rows
+    weight = np.zeros(len(store), dtype=np.float32)
+    weight[rows] = anchor_weights(learned_from.factors, store.track_ids[rows])
+    return station_batches(
+        store,
+        preferences,
+        stage_1,
+        weight,
+        queries,
+        learned_from.valid.rows if validates else None,
+        batch_size=cfg.batch_size,
+        rng_seed=cfg.rng_seed,
+        workers=cfg.workers,
+    )
+
+
 def _fine_tune(
     cfg: DictConfig,
     encoder: "Encoder",
-    stage_1: np.ndarray,
-    queries: np.ndarray,
+    batches: "Batches",
     learned_from: "Material",
-    preferences: "Preferences",
     validate: "Validate | None",
     settings: dict[str, Any],
 ) -> int:
     """Train, and leave in `encoder` the best epoch, whose number it returns."""
     import torch
 
-    from cbmr.batches import station_batches
     from cbmr.learners import ThumbRanking
-    from cbmr.priors import anchor_weights
     from tasks.stages import fit, optimisation
 
     torch.manual_seed(cfg.rng_seed)
@@ -179,22 +206,7 @@ def _fine_tune(
         frozen_convolutions=cfg.frozen_convolutions,
         **optimisation(cfg, learned_from.store.mel_spec),
     )
-    store, rows = learned_from.store, learned_from.train_rows
-    weight = np.zeros(len(store), dtype=np.float32)
-    weight[rows] = anchor_weights(learned_from.factors, store.track_ids[rows])
-    batches = station_batches(
-        store,
-        preferences,
-        stage_1,
-        weight,
-        queries,
-        learned_from.valid.rows if validate else None,
-        batch_size=cfg.batch_size,
-        rng_seed=cfg.rng_seed,
-        workers=cfg.workers,
-    )
-    inputs = learned_from.inputs
-    keep_best = validate is not None
+    inputs, keep_best = learned_from.inputs, validate is not None
     return fit(cfg, "rank", learner, batches, settings, inputs, keep_best=keep_best)
 
 
