@@ -7,6 +7,7 @@ Ctrl-C), without a traceback.
 """
 
 import difflib
+import math
 import os
 import re
 import sys
@@ -131,6 +132,8 @@ def check_settings(cfg: DictConfig, defaults: DictConfig, prefix: str = "") -> N
         expected = _expected(str(key), default, value)
         if expected:
             raise InputError(f"{name}={_shown(value)}: expected {expected}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name}={value}: expected a finite number")
         if isinstance(value, int | float) and not isinstance(value, bool) and value != default:
             if key in ABOVE_ZERO and not value > 0:
                 raise InputError(f"{name}={value}: expected a number above 0")

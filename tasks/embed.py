@@ -13,12 +13,11 @@ from cbmr.priors import PRIORS
 from tasks.command import command
 from tasks.runs import (
     MANIFESTS,
-    of_same_space,
     progress,
     read_corpus,
+    require_same_space,
     say,
     serving_stage,
-    where,
 )
 
 if TYPE_CHECKING:
@@ -92,17 +91,12 @@ def blender(cfg: DictConfig, stage: str, manifest: dict[str, Any]) -> Callable[.
     from cbmr.factors import load_factors
     from tasks.stages import blended, with_users
 
-    factors_file = Path(cfg.run) / "factors.npz"
-    if not of_same_space(manifest, factors_file):
-        raise InputError(
-            f"{factors_file} has changed since {stage} was trained, so a blend would add vectors "
-            f"of two spaces: make the stage again with python -m tasks.{stage} {where(cfg)}, or "
-            "leave them as predicted with prior=none"
-        )
+    require_same_space(cfg, stage, otherwise=", or leave them as predicted with prior=none")
     holdout = manifest["settings"]["holdout"]
     votes = ["thumbs"] if stage == "rank" else []  # what the stage itself was validated by
     corpus = read_corpus(cfg, needs=["plays"], uses=votes, holdout=holdout)
-    factors = with_users(load_factors(factors_file), Path(cfg.run) / "regress" / "users.npz")
+    run = Path(cfg.run)
+    factors = with_users(load_factors(run / "factors.npz"), run / "regress" / "users.npz")
     return partial(blended, cfg, corpus, factors)
 
 

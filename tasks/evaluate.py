@@ -13,6 +13,7 @@ from tasks.runs import (
     inputs_now,
     read_corpus,
     require,
+    require_same_space,
     say,
     settings_of,
     where,
@@ -59,6 +60,7 @@ def run(cfg: DictConfig) -> None:
     there = [stage for stage in STAGES if (folder / MANIFESTS[stage]).exists()]
     for stage in there:
         _refuse_seen(cfg, stage)
+        require_same_space(cfg, stage)
     stages = {STAGES[s]: predicted_vectors(folder / s) for s in there}
     store = open_store(cfg, corpus, load_encoder(folder / "regress" / "encoder.pt").mel_spec)
     for stage in there:

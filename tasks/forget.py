@@ -43,7 +43,16 @@ from cbmr.forget import (
 from cbmr.forgotten import forgotten, remember
 from tasks.command import command, defaults_of
 from tasks.radio import KEYS
-from tasks.runs import MANIFESTS, SERVED, inputs_now, locked, of_same_space, say, where
+from tasks.runs import (
+    MANIFESTS,
+    SERVED,
+    STATIONS_LOCK,
+    inputs_now,
+    locked,
+    of_same_space,
+    say,
+    where,
+)
 from tasks.status import stale
 
 OF_USERS = ("factorize", "regress", "rank", "evaluate")
@@ -78,7 +87,7 @@ def run(cfg: DictConfig) -> None:
     corpus, folder = Path(cfg.corpus).expanduser(), Path(cfg.run)
     if not corpus.is_dir():
         raise InputError(f"corpus={cfg.corpus} is not a folder: expected one with tracks.parquet")
-    with locked(corpus):
+    with locked(corpus), locked(folder, STATIONS_LOCK):
         target = _target(corpus, folder, kind, str(cfg[kind]))
         for path in folder.rglob(".*.partial"):
             path.unlink()  # what killed processes left half-written: their lock is ours now

@@ -35,20 +35,42 @@ from cbmr.radio import (
 )
 from cbmr.vectors import Vectors, load_vectors
 from tasks.command import command
-from tasks.runs import MANIFESTS, factors_of, read_corpus, say, serving_stage, where
+from tasks.runs import (
+    MANIFESTS,
+    SERVED,
+    STATIONS_LOCK,
+    factors_of,
+    locked,
+    read_corpus,
+    require_same_space,
+    say,
+    serving_stage,
+    where,
+)
 
 FORMAT_VERSION = 1
 PICKS = 5
 KEYS = {"format_version", "stage", "encoder", "seed", "listener", "votes", "picks"}
-ITEMS = {"votes": {"track_id", "up"}, "picks": {"track_id", "propensity", "draws", "votes"}}
+ITEMS = {
+    "votes": {"track_id": str, "up": bool},
+    "picks": {"track_id": str, "propensity": float, "draws": int, "votes": int},
+}
 
 
 def run(cfg: DictConfig) -> None:
     """Record a vote, or play; leave the station's file. Never trains."""
     path = Path(cfg.station).expanduser()
+    if path.is_dir():
+        raise InputError(f"station={cfg.station}: expected a file, as blue.json, not a folder")
+    corpus = read_corpus(cfg)
+    serving_stage(cfg)  # before a lock makes the run's folder
+    with locked(Path(cfg.run), STATIONS_LOCK):
+        _run(cfg, corpus, path)
+
+
+def _run(cfg: DictConfig, corpus: Corpus, path: Path) -> None:
     changes = [key for key in ("forget", "up", "down") if cfg[key] is not None]
     n = cfg.n if cfg.n is not None else 0 if changes else PICKS
-    corpus = read_corpus(cfg)
     kept = _read_station(cfg, path) if path.exists() else _new_station(cfg, path)
     catalogue = Catalogue(corpus, _vectors(cfg, corpus, kept))
     _begin(cfg, catalogue, kept, path)
@@ -104,9 +126,15 @@ def _read_station(cfg: DictConfig, path: Path) -> dict[str, Any]:
             f"station={path} is no station of format {FORMAT_VERSION} (it has {', '.join(kept)}): "
             "give the station a file of its own"
         )
-    for key in ("votes", "picks"):
-        if not all(set(item) == ITEMS[key] for item in kept[key]):
+    texts = ("encoder", "seed") if kept["listener"] is None else ("encoder", "seed", "listener")
+    if kept["stage"] not in SERVED or not all(type(kept[key]) is str for key in texts):
+        raise InputError(f"station={path}: its beginning is not as this task writes it")
+    for key, kinds in ITEMS.items():
+        items = kept[key]
+        if not isinstance(items, list) or not all(_is_item(item, kinds) for item in items):
             raise InputError(f"station={path}: its {key} are not as this task writes them")
+    if len({item["track_id"] for item in kept["votes"]}) < len(kept["votes"]):
+        raise InputError(f"station={path}: its votes have a track twice")
     for key in ("listener", "stage"):
         _refuse_another(cfg, key, cfg[key], kept, path)
     encoder = _encoder(cfg, kept["stage"])
@@ -116,6 +144,14 @@ def _read_station(cfg: DictConfig, path: Path) -> dict[str, Any]:
             f"{encoder}: votes are of one space; begin a new station"
         )
     return kept
+
+
+def _is_item(item: Any, kinds: dict[str, type]) -> bool:
+    return (
+        isinstance(item, dict)
+        and {name: type(value) for name, value in item.items()} == kinds
+        and 0 < item.get("propensity", 1.0) <= 1
+    )
 
 
 def _encoder(cfg: DictConfig, stage: str) -> str:
@@ -138,9 +174,8 @@ def _refuse_another(
     cfg: DictConfig, key: str, value: str | None, kept: dict[str, Any], path: Path
 ) -> None:
     if value is not None and value != kept[key]:
-        raise InputError(
-            f"{key}={cfg[key]}: station={path} was made with {kept[key]}; begin a new station"
-        )
+        made = "without one" if kept[key] is None else f"with {kept[key]}"
+        raise InputError(f"{key}={cfg[key]}: station={path} was made {made}; begin a new station")
 
 
 def _record(
@@ -184,9 +219,13 @@ def _vectors(cfg: DictConfig, corpus: Corpus, kept: dict[str, Any]) -> Vectors:
 
 
 def _station(cfg: DictConfig, catalogue: Catalogue, kept: dict[str, Any], path: Path) -> Station:
+    if catalogue.corpus.track_rows([kept["seed"]])[0] < 0:
+        raise InputError(
+            f"station={path}: its seed {kept['seed']} has left the corpus; begin a new station"
+        )
     vectors, start = catalogue.vectors, _seed(cfg, catalogue, kept)
     if kept["listener"] is not None:
-        start = with_taste(start, _taste(cfg, kept, len(start)))
+        start = with_taste(start, _taste(cfg, kept))
     gone = [kept["seed"], *(item["track_id"] for item in kept["picks"])]
     played = rows_of(vectors.track_ids, np.array(gone))
     station = start_station(
@@ -219,7 +258,7 @@ def _seed(cfg: DictConfig, catalogue: Catalogue, kept: dict[str, Any]) -> np.nda
     return seed_queries(content, ids, factors)[0]
 
 
-def _taste(cfg: DictConfig, kept: dict[str, Any], size: int) -> np.ndarray:
+def _taste(cfg: DictConfig, kept: dict[str, Any]) -> np.ndarray:
     """The listener's factors `[size]`, of the space that the stage's vectors are of."""
     folder = Path(cfg.run)
     learned = folder / "regress" / "users.npz"  # stage 2 stays in the space of stage 1
@@ -230,14 +269,13 @@ def _taste(cfg: DictConfig, kept: dict[str, Any], size: int) -> np.ndarray:
             f"of stage=regress or rank with {folder / 'factors.npz'}; this station is of "
             f"{kept['stage']}"
         )
+    require_same_space(cfg, kept["stage"])
     user_ids, factors = read_arrays(path, "user_ids", "user_factors")
     row = rows_of(user_ids, np.array([kept["listener"]]))[0]
     if row < 0:
-        raise InputError(f"listener={kept['listener']}: {path} has no factors of this user id")
-    if factors.shape[1] != size:
         raise InputError(
-            f"listener={kept['listener']}: {path} has {factors.shape[1]} factors but the vectors "
-            f"{size}: the factors were made anew since"
+            f"listener={kept['listener']}: {path} has no factors of this user id; begin a new "
+            "station, with another listener or none"
         )
     return factors[row]
 

@@ -10,7 +10,14 @@ from omegaconf import DictConfig
 from cbmr.errors import InputError
 from cbmr.files import content_hash, file_hash
 from tasks.command import command, defaults_of
-from tasks.runs import is_fresh, read_corpus, require, say, settings_of
+from tasks.runs import (
+    is_fresh,
+    read_corpus,
+    require,
+    require_same_space,
+    say,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from cbmr.batches import Batches
@@ -36,6 +43,7 @@ def material(cfg: DictConfig) -> "Material":
     triplets = ["triplets"] if evidence.triplets else []
     corpus = read_corpus(cfg, needs=["plays", "thumbs", *exposures], uses=triplets)
     require("regress", cfg)
+    require_same_space(cfg, "regress")
 
     from cbmr.encoder import load_encoder
     from tasks.stages import gather

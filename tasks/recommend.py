@@ -27,7 +27,14 @@ from cbmr.recommend import audience, blended_tracks, find_listener, listeners_of
 from cbmr.vectors import Vectors, aligned, load_vectors
 from tasks.command import command
 from tasks.playlist import give, heard, say_what_is_missing
-from tasks.runs import MANIFESTS, of_same_space, read_corpus, say, serving_stage, where
+from tasks.runs import (
+    MANIFESTS,
+    read_corpus,
+    require_same_space,
+    say,
+    serving_stage,
+    where,
+)
 
 RULES = ("max_per_artist", "max_per_album", "title_variants", "duplicate_similarity")
 TRACKS, LISTENERS = 50, 1000
@@ -49,7 +56,7 @@ def run(cfg: DictConfig) -> None:
         raise InputError(f"format={form}: listeners come as CSV; expected format=csv or none")
     folder, stage = Path(cfg.run), serving_stage(cfg)
     manifest = read_json(folder / MANIFESTS[stage])
-    factors, made = _factors(cfg, stage, manifest)
+    factors, made = _factors(cfg, stage)
     corpus = read_corpus(cfg, needs=["plays"], holdout=made["settings"]["holdout"])
     listener = None if cfg.user is None else find_listener(corpus, str(cfg.user))
     content = load_vectors(folder / stage / "embeddings.npz")
@@ -101,9 +108,7 @@ def _audience(
         say(f"recommend: {len(gone)} listeners who played it already are left out")
 
 
-def _factors(
-    cfg: DictConfig, stage: str, manifest: dict[str, Any]
-) -> tuple[Factors, dict[str, Any]]:
+def _factors(cfg: DictConfig, stage: str) -> tuple[Factors, dict[str, Any]]:
     """The run's factors and their manifest; InputError where the stage's vectors are not of their
     space."""
     path = Path(cfg.run) / "factors.npz"
@@ -112,11 +117,7 @@ def _factors(
             f"{cfg.run}: expected stage 1 or 2 and {path}, which know listeners, but the stage is "
             f"{stage}; make them with python -m tasks.regress {where(cfg)}"
         )
-    if not of_same_space(manifest, path):
-        raise InputError(
-            f"{path} has changed since {stage} was trained, so a blend would add vectors of two "
-            f"spaces: make the stage again with python -m tasks.{stage} {where(cfg)}"
-        )
+    require_same_space(cfg, stage)
     return load_factors(path), read_json(Path(cfg.run) / MANIFESTS["factorize"])
 
 

@@ -48,15 +48,19 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+STATIONS_LOCK = ".stations.lock"
+"""Beside the run's own, which a training holds for hours."""
+
+
 @contextmanager
-def locked(run: Path, *, waits: bool = True) -> Iterator[bool]:
-    """Hold the run's lock. A second process waits, and says so, or with `waits=False` is told that
-    it does not hold it."""
+def locked(run: Path, name: str = ".lock", *, waits: bool = True) -> Iterator[bool]:
+    """Hold the run's lock of that name. A second process waits, and says so, or with `waits=False`
+    is told that it does not hold it."""
     try:
         run.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise InputError(f"run={run} is a file: expected a folder, made where missing") from None
-    lock = FileLock(run / ".lock")
+    lock = FileLock(run / name)
     try:
         try:
             lock.acquire(timeout=0)
@@ -145,6 +149,19 @@ def of_same_space(manifest: Mapping[str, Any], factors_file: Path) -> bool:
     rows were forgotten."""
     made_of = [manifest["inputs"]["factors.npz"], *manifest.get("forgotten", ())]
     return file_hash(factors_file) in made_of
+
+
+def require_same_space(cfg: DictConfig, stage: str, otherwise: str = "") -> None:
+    """InputError where the run's factors are not of the space of this stage's vectors; `otherwise`
+    is what else can be done."""
+    path = Path(cfg.run) / "factors.npz"
+    if of_same_space(read_json(Path(cfg.run) / MANIFESTS[stage]), path):
+        return
+    then = f", then python -m tasks.rank {where(cfg)}" if stage == "rank" else ""
+    raise InputError(
+        f"{path} has changed since {stage} was trained, so vectors and factors are of two spaces: "
+        f"train again with python -m tasks.regress {where(cfg)}{then}{otherwise}"
+    )
 
 
 def factors_of(cfg: DictConfig, manifest: Mapping[str, Any]) -> "Factors | None":

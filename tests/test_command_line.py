@@ -627,6 +627,8 @@ def test_factors_made_anew_are_not_mixed_with_an_older_stage(home, tmp_path):
     shared = {"corpus": "corpus", "run": tmp_path / "run", "cwd": home}
     succeeded(task("factorize", "factors.size=4", "factors.options.regularization=2", **shared))
     refused(suggest(home, user="u0", run=tmp_path / "run"), "two spaces", "python -m tasks.rank")
+    for again in ("rank", "evaluate"):
+        refused(task(again, **shared), "two spaces", "python -m tasks.regress")
 
 
 def test_a_filter_marks_what_does_not_sound_like_the_rest_or_leaves_it_out(home, tmp_path):
@@ -709,6 +711,7 @@ def test_a_wrong_override_is_named(home, words, messages):
         (["loss=triplet", "loss.options.mine=easy"], ["mine=easy", "all, semihard, hard"]),
         (["loss=ranknet", "loss.options.flip_rate=0.5"], ["flip_rate=0.5", "below 0.5"]),
         (["evidence.skips=-1"], ["skips=-1", "at least 0"]),
+        (["anchor=inf"], ["anchor=inf", "finite"]),
     ],
 )
 def test_a_wrong_option_of_rank_is_named(home, words, messages):

@@ -141,6 +141,27 @@ def test_of_repeated_votes_the_latest_counts(tmp_path, times, up):
     assert corpus.thumbs.up.tolist() == [up]
 
 
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ("2024-01-02", "2024-01-02T00:00:01"),
+        ("2024-01-02T12:00:00+02:00", "2024-01-02T10:30:00Z"),
+        ("9", "10"),
+    ],
+)
+def test_times_as_text_are_in_the_order_in_which_they_pass(tmp_path, early, late):
+    """The later vote, an up, stands first in the table."""
+    thumbs = pl.DataFrame(
+        {"user_id": ["a", "a"], "seed_id": ["t0"] * 2, "track_id": ["t1"] * 2, "thumb": [1, -1],
+         "time": [late, early]}
+    )  # fmt: skip
+    assert corpus_of(tmp_path, thumbs=thumbs).thumbs.up.tolist() == [True]
+    for mistake in ("12/31/2023 10:00", "yesterday"):
+        wrong = thumbs.with_columns(time=pl.Series([mistake, early]))
+        with pytest.raises(InputError, match=r"'time', row 1.*ISO 8601"):
+            corpus_of(tmp_path, thumbs=wrong)
+
+
 def test_votes_on_the_seed_itself_are_counted_and_left_out(tmp_path):
     thumbs = pl.DataFrame(
         {"user_id": ["a", "a"], "seed_id": ["t0"] * 2, "track_id": ["t0", "t1"], "thumb": [1, -1]}

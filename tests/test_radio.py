@@ -12,6 +12,8 @@ from scipy.stats import multivariate_normal, norm
 from sklearn.linear_model import Ridge
 
 from cbmr.errors import InputError
+from cbmr.factors import Factors, save_factors
+from cbmr.files import file_hash
 from cbmr.radio import (
     candidates,
     explain,
@@ -278,22 +280,40 @@ def home(tmp_path_factory):
     make_tables()["tracks"].write_parquet(home / "corpus/tracks.parquet")
     ids = np.array([f"t{row}" for row in range(14)])
     save_vectors(home / "run/rank/embeddings.npz", Vectors(ids, unit(14, 4).astype(np.float32)))
+    write_factors(home, unit(1, 4, 5))
     write_encoder(home, "e")
-    np.savez(home / "run/factors.npz", user_ids=np.array(["u 1"]), user_factors=unit(1, 4, 5))
     return home
 
 
+def write_factors(home, user_factors):
+    """Of a listener, and of one track that the corpus has not."""
+    item = unit(1, 4).astype(np.float32)
+    factors = Factors(
+        np.array(["elsewhere"]), item, np.array([1]), np.array(["u 1"]),
+        user_factors.astype(np.float32),
+    )  # fmt: skip
+    save_factors(home / "run/factors.npz", factors)
+
+
 def write_encoder(home, name):
-    manifest = {"outputs": {"encoder.pt": name}}
+    made = {"factors.npz": file_hash(home / "run/factors.npz")}
+    manifest = {"inputs": made, "outputs": {"encoder.pt": name}}
     (home / "run/rank/manifest.json").write_text(json.dumps(manifest))
 
 
-def radio(home, station, *words):
-    return subprocess.run(
+def begun(home, station, *words):
+    return subprocess.Popen(
         [sys.executable, "-m", "tasks.radio", "corpus=corpus", "run=run", f"station={station}",
          *words],
-        cwd=home, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, capture_output=True, text=True,
+        cwd=home, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def radio(home, station, *words):
+    with begun(home, station, *words) as process:
+        said = process.communicate()
+    return subprocess.CompletedProcess(words, process.returncode, *said)
 
 
 def plays(home, station, *words):
@@ -371,6 +391,71 @@ def test_a_known_listener_changes_what_comes_first(home, tmp_path):
     assert not (tmp_path / "n.json").exists()
 
 
+def test_votes_of_commands_at_once_are_all_kept(home, tmp_path):
+    path = tmp_path / "s.json"
+    plays(home, path, "seed=t0", "n=1")
+    for number in range(0, 6, 3):
+        votes = [(f"t{number + 1 + place}", way) for place, way in enumerate(("up", "down", "up"))]
+        commands = [begun(home, path, f"{way}={track}") for track, way in votes]
+        for command in commands:
+            _, errors = command.communicate()
+            assert command.returncode == 0, errors
+    kept = json.loads(path.read_text())["votes"]
+    assert {item["track_id"]: item["up"] for item in kept} == {
+        f"t{row}": row not in (2, 5) for row in range(1, 7)
+    }
+
+
+def test_a_taste_of_another_space_is_refused(home, tmp_path):
+    plays(home, tmp_path / "s.json", "seed=t0", "listener=u 1", "n=1")
+    write_factors(home, unit(1, 4, 6))
+    try:
+        for words in ([], ["up=t3"]):
+            result = radio(home, tmp_path / "s.json", *words)
+            assert result.returncode == 1
+            assert "two spaces" in result.stderr and "tasks.regress" in result.stderr
+    finally:
+        write_factors(home, unit(1, 4, 5))
+
+
+def test_a_station_whose_seed_has_left_says_so(home, tmp_path):
+    path = tmp_path / "s.json"
+    plays(home, path, "seed=t0", "n=1")
+    path.write_text(path.read_text().replace('"seed": "t0"', '"seed": "gone"'))
+    refused(radio(home, path), "s.json", "seed gone has left the corpus", "begin a new station")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("stage", "foo", "its beginning"),
+        ("seed", None, "its beginning"),
+        ("listener", 3, "its beginning"),
+        ("votes", None, "its votes"),
+        ("votes", {}, "its votes"),
+        ("votes", [1], "its votes"),
+        ("votes", [{"track_id": "t1", "up": "no"}], "its votes"),
+        ("votes", [{"track_id": "t1", "up": None}], "its votes"),
+        ("votes", [{"track_id": "t1", "up": True}] * 2, "a track twice"),
+        ("picks", [["track_id", "propensity", "draws", "votes"]], "its picks"),
+        ("picks", [{"track_id": 1, "propensity": 0.5, "draws": 1, "votes": 0}], "its picks"),
+        ("picks", [{"track_id": "t1", "propensity": float("nan"), "draws": 1, "votes": 0}],
+         "its picks"),
+    ],
+)  # fmt: skip
+def test_a_damaged_station_is_left_alone(home, tmp_path, key, value, message):
+    path = tmp_path / "s.json"
+    path.write_text(
+        json.dumps(
+            {"format_version": 1, "stage": "rank", "encoder": "e", "seed": "t0", "listener": None,
+             "votes": [], "picks": [], key: value}
+        )
+    )  # fmt: skip
+    before = path.read_bytes()
+    refused(radio(home, path), "s.json", message)
+    assert path.read_bytes() == before
+
+
 def test_another_encoder_is_refused(home, tmp_path):
     plays(home, tmp_path / "s.json", "seed=t0", "n=1")
     write_encoder(home, "other")
@@ -391,6 +476,7 @@ def test_another_encoder_is_refused(home, tmp_path):
         (["seed=t0", "n=two"], ["n=two", "whole number"]),
         (["seed=t0", "n=0"], ["n=0", "above 0"]),
         (["seed=t0", "exploration=-1"], ["exploration=-1", "at least 0"]),
+        (["seed=t0", "exploration=inf"], ["exploration=inf", "finite"]),
         (["seed=t0", "stage=regress"], ["no regress/embeddings.npz"]),
         (["seed=t0", "vote=t1"], ["'vote' is no setting"]),
     ],

@@ -94,7 +94,7 @@ def _typed(table: pl.DataFrame, name: str, kind: str, file: str) -> pl.Series:
             f"{column[0]!r}){mistake}"
         )
     if kind in (DATE, TIME):
-        return column  # ISO text sorts as time does
+        return column  # where it is asked for, `sessions` reads it
     parsed = column.str.strip_chars().cast(
         pl.Int64 if kind == INTEGER else pl.Float64, strict=False
     )

@@ -1,4 +1,4 @@
-"""Plays to listening sessions: what one listener heard in one go.
+"""Times, and plays to listening sessions: what one listener heard in one go.
 
 A session is what `session_id` says, where it does, else a listener's plays by `time`, each less
 than half an hour after the one before. A time is a date and time, text in ISO 8601 or seconds since
@@ -64,16 +64,23 @@ def with_sessions(plays: pl.DataFrame, file: str, notes: list[str]) -> pl.DataFr
     return heard
 
 
+def with_order(table: pl.DataFrame, file: str) -> pl.DataFrame:
+    """The table with a `time` that sorts as it passed, where it has one: text as UTC, or as numbers
+    where all of it is whole numbers. InputError for text that is neither."""
+    if "time" not in table.columns or table["time"].dtype != pl.String:
+        return table
+    text = table["time"].str.strip_chars().replace("", None)
+    time = text.str.to_integer(strict=False)
+    if time.null_count() > text.null_count():  # not the seconds of a CSV
+        time = pl.Series("time", [_parsed(moment) for moment in text.to_list()], dtype=MOMENT)
+    bad = pl.lit(time.is_null() & text.is_not_null())
+    expected = "ISO 8601, as in 2024-05-01T18:30:00Z, or seconds since 1970"
+    refuse_rows(table, "time", bad, file, expected)
+    return table.with_columns(time)
+
+
 def _utc(plays: pl.DataFrame, file: str) -> pl.Series:
-    time = plays["time"]
-    if time.dtype == pl.String:
-        text = time.str.strip_chars().replace("", None)
-        time = text.str.to_integer(strict=False)
-        if time.null_count() > text.null_count():  # not the seconds of a CSV
-            time = pl.Series("time", [_parsed(moment) for moment in text.to_list()], dtype=MOMENT)
-        bad = pl.lit(time.is_null() & text.is_not_null())
-        expected = "ISO 8601, as in 2024-05-01T18:30:00Z, or seconds since 1970"
-        refuse_rows(plays, "time", bad, file, expected)
+    time = with_order(plays, file)["time"]
     if time.dtype.is_integer():
         late = pl.lit((time > LATEST_S).fill_null(False))
         refuse_rows(plays, "time", late, file, "seconds since 1970; is it in milliseconds?")
