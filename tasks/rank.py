@@ -43,7 +43,6 @@ def material(cfg: DictConfig) -> "Material":
     triplets = ["triplets"] if evidence.triplets else []
     corpus = read_corpus(cfg, needs=["plays", "thumbs", *exposures], uses=triplets)
     require("regress", cfg)
-    require_same_space(cfg, "regress")
 
     from cbmr.encoder import load_encoder
     from tasks.stages import gather
@@ -99,6 +98,7 @@ def run(cfg: DictConfig) -> None:
     """Fine-tune stage 1's encoder and leave `rank/`; stage 1's own where that is no better."""
     _check(cfg)
     folder, settings, learned_from = Path(cfg.run), settings_of(cfg), material(cfg)
+    require_same_space(cfg, "regress")
     if is_fresh(folder, "rank", settings, learned_from.inputs):
         return
 
