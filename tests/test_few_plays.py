@@ -12,12 +12,8 @@ from cbmr.priors import training_targets
 MODEL = {"regularization": 5.0, "alpha": 2.0, "eps": 1e-6}
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """90 tracks and 150 listeners of a hidden taste, who each played the third they like best."""
-    rng = np.random.default_rng(0)
-    affinity = rng.standard_normal((150, 5)) @ rng.standard_normal((90, 5)).T
-    user, track = np.nonzero(affinity > np.quantile(affinity, 0.65, axis=1, keepdims=True))
+def fitted_on(folder, user, track, count):
+    """A corpus of 90 tracks, the last 40 held out, with these plays, and factors of it."""
     tracks = pl.DataFrame(
         {
             "track_id": [f"t{row:02d}" for row in range(90)],
@@ -29,12 +25,22 @@ def world(tmp_path_factory):
         {
             "user_id": [f"u{row:03d}" for row in user],
             "track_id": [f"t{row:02d}" for row in track],
-            "count": rng.integers(1, 5, len(user)),
+            "count": count,
         }
     )
-    corpus = make_corpus(tmp_path_factory.mktemp("corpus"), tracks, plays)
+    corpus = make_corpus(folder, tracks, plays)
     fitted = factorize(training_plays(corpus), corpus.track_ids, corpus.user_ids, size=5, **MODEL)
-    return corpus, fitted, affinity
+    return corpus, fitted
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """90 tracks and 150 listeners of a hidden taste, who each played the third they like best."""
+    rng = np.random.default_rng(0)
+    affinity = rng.standard_normal((150, 5)) @ rng.standard_normal((90, 5)).T
+    user, track = np.nonzero(affinity > np.quantile(affinity, 0.65, axis=1, keepdims=True))
+    count = rng.integers(1, 5, len(user))
+    return *fitted_on(tmp_path_factory.mktemp("corpus"), user, track, count), affinity
 
 
 def ask(world, content, listeners=None):
@@ -98,22 +104,7 @@ def test_what_is_revealed_is_not_asked_for(tmp_path):
     those 30 again, CF would know them."""
     rng = np.random.default_rng(2)
     user, track = np.nonzero(rng.random((150, 90)) < 0.4)
-    tracks = pl.DataFrame(
-        {
-            "track_id": [f"t{row:02d}" for row in range(90)],
-            "path": ["x"] * 90,
-            "split": ["train"] * 50 + ["valid"] * 20 + ["test"] * 20,
-        }
-    )
-    plays = pl.DataFrame(
-        {
-            "user_id": [f"u{row:03d}" for row in user],
-            "track_id": [f"t{row:02d}" for row in track],
-            "count": np.ones(len(user), dtype=int),
-        }
-    )
-    corpus = make_corpus(tmp_path, tracks, plays)
-    fitted = factorize(training_plays(corpus), corpus.track_ids, corpus.user_ids, size=5, **MODEL)
+    corpus, fitted = fitted_on(tmp_path, user, track, np.ones(len(user), dtype=int))
     content = unit_rows(rng.standard_normal((90, 5)))
     found = ask((corpus, fitted, None), content)
     assert found.at("CF alone", 30) == pytest.approx(0.5, abs=0.05)
