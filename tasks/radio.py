@@ -223,9 +223,10 @@ def _station(cfg: DictConfig, catalogue: Catalogue, kept: dict[str, Any], path: 
         raise InputError(
             f"station={path}: its seed {kept['seed']} has left the corpus; begin a new station"
         )
+    taste = None if kept["listener"] is None else _taste(cfg, kept)
     vectors, start = catalogue.vectors, _seed(cfg, catalogue, kept)
-    if kept["listener"] is not None:
-        start = with_taste(start, _taste(cfg, kept))
+    if taste is not None:
+        start = with_taste(start, taste)
     gone = [kept["seed"], *(item["track_id"] for item in kept["picks"])]
     played = rows_of(vectors.track_ids, np.array(gone))
     station = start_station(

@@ -412,8 +412,7 @@ def test_a_taste_of_another_space_is_refused(home, tmp_path):
     try:
         for words in ([], ["up=t3"]):
             result = radio(home, tmp_path / "s.json", *words)
-            assert result.returncode == 1
-            assert "two spaces" in result.stderr and "tasks.regress" in result.stderr
+            refused(result, "two spaces", "python -m tasks.regress")
     finally:
         write_factors(home, unit(1, 4, 5))
 
