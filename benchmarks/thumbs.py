@@ -35,13 +35,14 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.results import HERE, compose_and_run, stores_of, write_between
 from benchmarks.worlds import mean_table, world_folder
 from cbmr.corpus import Corpus, rows_of
-from cbmr.evaluation import Row, Table, ask, compare, make_rows
+from cbmr.evaluation import Table, ask, compare, make_rows
 from cbmr.factors import Factors, load_factors, unit_rows
 from cbmr.files import read_arrays, read_json, whole_file
 from cbmr.priors import training_targets
 from cbmr.sources.demo import make_demo
 from cbmr.sources.tables import read_corpus
 from cbmr.spectrograms import SpectrogramStore
+from cbmr.vectors import Vectors
 from tasks import factorize, rank, regress, scan
 from tasks.command import CONF
 from tasks.evaluate import SIMULATED
@@ -247,14 +248,14 @@ def evaluate_runs(folder: Path, world: int, names: dict[str, str]) -> Table:
     factors = load_factors(first / "factors.npz")
     readable = rows_of(store.track_ids, corpus.track_ids) >= 0
     question = ask(corpus, readable, factors, listeners=2000, rng_seed=0)
-    stages = {"stage 1": predicted_vectors(first / "regress")}
+    perfect = Vectors(corpus.track_ids, perfect_hearing(corpus, factors))
+    stages = {"stage 1": predicted_vectors(first / "regress"), PERFECT: perfect}
     for name, variant in names.items():
         stages[name] = predicted_vectors(run_folder(folder, world, variant) / "rank")
     rows = make_rows(
         corpus, store, factors, question, stages, {}, words=0, hidden=0, rng_seed=0, report=say
     )
     rows = [row for row in rows if row.name.removesuffix(SERVED) in (*KNOWN, *names)]
-    rows.append(Row(PERFECT, perfect_hearing(corpus, factors), rows[0].users))
     return compare(rows, question, bootstraps=BOOTSTRAPS, rng_seed=world)
 
 
@@ -284,7 +285,7 @@ def _markdown(table: Table) -> list[str]:
         "(`cbmr.priors`):",
         "",
     ]
-    lines += loss_table(table, ("ridge", "stage 1", *LOSSES), SERVED)
+    lines += loss_table(table, ("ridge", "stage 1", *LOSSES, PERFECT), SERVED)
     heads = [f"{column}: {metric}" for column in table.columns for metric in METRICS]
     lines += [
         "",

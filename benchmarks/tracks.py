@@ -22,6 +22,7 @@ from benchmarks.thumbs import (
     BOOTSTRAPS,
     EXPLAINED,
     KNOWN,
+    PERFECT,
     PROCESSES,
     SERVED,
     WORLDS,
@@ -74,7 +75,7 @@ def main() -> None:
         lines += ["", f"{size}, by sound alone:", ""]
         lines += loss_table(table, (*KNOWN[:3], STAGE_2, *KNOWN[3:]))
         lines += ["", f"{size}, as served:", ""]
-        lines += loss_table(table, ("ridge", "stage 1", STAGE_2), SERVED)
+        lines += loss_table(table, ("ridge", "stage 1", STAGE_2, PERFECT), SERVED)
     text = "\n".join(lines)
     write_between(BEGIN, END, text)
     print(text)

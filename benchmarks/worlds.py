@@ -1,4 +1,4 @@
-"""Both stages on three demo worlds, twice each: the README's table of differences.
+"""Both stages on three demo worlds, twice each: the first tables of RESULTS.md.
 
 `python -m benchmarks.worlds [FOLDER]` makes what is missing in FOLDER (default `runs/worlds`) and
 prints. Every number is a mean over the worlds and training seeds, then over one world's trainings.
