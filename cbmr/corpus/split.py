@@ -20,24 +20,26 @@ def split_by_hash(track_ids: np.ndarray, artist: np.ndarray, played: np.ndarray)
     """
     split = np.where(played, "train", "test").astype("<U5")
     quota = HELD_OUT_SHARE * played.sum()
-    names, sizes = np.unique(artist[played & (artist != "")], return_counts=True)
-    taken = 0
-    for name, size in sorted(zip(names, sizes, strict=True), key=lambda pair: _blake2b(pair[0])):
-        if taken >= quota or len(names) < 2:
+    names, number = np.unique(artist, return_inverse=True)
+    named = artist != ""
+    sizes = np.bincount(number[played & named], minlength=len(names))
+    artists = sorted(np.flatnonzero(sizes), key=lambda each: _blake2b(names[each]))
+    new, taken = np.zeros(len(names), dtype=bool), 0
+    for each in artists if len(artists) > 1 else ():
+        if taken >= quota:
             break
-        split[played & (artist == name)] = "valid"
-        taken += size
-    left = {name: int(((split == "train") & (artist == name)).sum()) for name in names}
+        new[each] = True
+        taken += sizes[each]
+    split[played & named & new[number]] = "valid"
+    left = np.bincount(number[split == "train"], minlength=len(names))
     taken = 0
     for row in sorted(np.flatnonzero(split == "train"), key=lambda row: _blake2b(track_ids[row])):
         if taken >= quota:
             break
-        name = artist[row]
-        if name == "" or left[name] > 1:
+        if not named[row] or left[number[row]] > 1:
             split[row] = "valid"
             taken += 1
-            if name != "":
-                left[name] -= 1
+            left[number[row]] -= 1
     if not (split == "train").any():
         raise InputError("no track is left to train on: the corpus needs more played tracks")
     return split
