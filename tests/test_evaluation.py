@@ -6,10 +6,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cbmr import evaluation
 from cbmr.corpus import make_corpus, training_plays
 from cbmr.errors import InputError
-from cbmr.evaluation import METRICS, Row, Table, ask, compare
+from cbmr.evaluation import METRICS, Row, Table, ask, compare, make_rows
 from cbmr.factors import factorize, unit_rows
+from cbmr.features import FeatureStore
+from cbmr.files import write_arrays
+from cbmr.priors import Chosen, seed_queries
+from cbmr.vectors import Vectors
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +58,16 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def asked(corpus):
+def factors(corpus):
     made, _, _ = corpus
-    factors = factorize(
+    return factorize(
         training_plays(made), made.track_ids, made.user_ids, size=6, regularization=10.0
     )
+
+
+@pytest.fixture(scope="module")
+def asked(corpus, factors):
+    made, _, _ = corpus
     return ask(made, np.ones(120, dtype=bool), factors, listeners=1000, rng_seed=0)
 
 
@@ -219,6 +229,45 @@ def test_the_truth_beats_chance_by_a_paired_interval_and_itself_by_nothing(corpu
     numbers = table.numbers()
     assert numbers["test / new artist / truth / AUC"] == table.at("truth", "new artist", "AUC")
     assert all(np.isfinite(value) for value in numbers.values())
+
+
+@pytest.fixture(scope="module")
+def rows(corpus, factors, asked):
+    """All rows of a corpus with vectors for sound, by name; the one stage hears noise, and of an
+    artist's mean, which says nothing here, half is blended in all the same."""
+    made, taste, _ = corpus
+    write_arrays(made.folder / "features.npz", track_ids=made.track_ids, features=taste)
+    heard = unit_rows(np.random.default_rng(1).standard_normal((120, 6)))
+    stages = {"stage 1": Vectors(made.track_ids, heard)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation.rows, "choose_weight", lambda *_: Chosen(0.5, {}, {}))
+        rows = make_rows(
+            made, FeatureStore(made), factors, asked, stages, {},
+            words=0, hidden=0, rng_seed=0, report=lambda _: None,
+        )  # fmt: skip
+    return {row.name: row for row in rows}
+
+
+def test_popularity_is_that_of_the_artists_training_tracks_or_of_all(corpus, rows):
+    made, _, _ = corpus
+    plays = training_plays(made)
+    train = made.in_split("train")
+    listeners = {row: int((plays.track == row).sum()) for row in train}
+    for row in range(120):
+        own = [listeners[other] for other in train if made.artist[other] == made.artist[row]]
+        expected = np.mean(own or list(listeners.values()))
+        assert rows["popularity"].track_score[row] == pytest.approx(expected)
+
+
+def test_seeds_of_a_served_row_ask_as_they_do_in_serving(corpus, factors, rows):
+    """With what is known of them beside the sound, held-out ones of known artists too."""
+    made, _, _ = corpus
+    served = rows["stage 1 + prior"]
+    expected = seed_queries(served.vectors, made.track_ids, factors)
+    np.testing.assert_array_equal(served.queries, expected)
+    moved = (served.vectors != rows["stage 1"].vectors).any(axis=1)
+    train = made.split == "train"
+    np.testing.assert_array_equal(moved, np.isin(made.artist, made.artist[train]) & ~train)
 
 
 def test_without_played_test_tracks_validation_is_asked(corpus):

@@ -100,7 +100,7 @@ def make_rows(
         rows.append(Row(name, vectors, heard_by))
         rows.append(Row(f"artist mean + {name}", unit_rows(vectors + by_artist), heard_by))
         if name in with_prior:
-            queries = seed_queries(vectors, corpus.track_ids, factors)
+            queries = seed_queries(with_prior[name], corpus.track_ids, factors)
             rows.append(Row(f"{name} + prior", with_prior[name], heard_by, queries=queries))
     rows.append(_oracle(corpus, question, size, rng_seed))
     return rows + _ceilings(corpus, question, users)
@@ -140,11 +140,11 @@ def _popularity(corpus: Corpus, train: np.ndarray) -> np.ndarray:
     """`[tracks]`: listeners of the artist's training tracks on average; of all, where unknown."""
     plays = training_plays(corpus)
     listeners = np.bincount(plays.track, minlength=len(corpus.track_ids)).astype(float)
-    score = np.full(len(listeners), listeners[train].mean())
-    for name in np.unique(corpus.artist[train]):
-        if name:
-            score[corpus.artist == name] = listeners[train[corpus.artist[train] == name]].mean()
-    return score
+    _, artist = np.unique(corpus.artist, return_inverse=True)
+    tracks = np.bincount(artist[train], minlength=len(listeners))[artist]
+    total = np.bincount(artist[train], listeners[train], minlength=len(listeners))[artist]
+    known = (corpus.artist != "") & (tracks > 0)
+    return np.where(known, total / np.maximum(tracks, 1), listeners[train].mean())
 
 
 def _oracle(corpus: Corpus, question: Question, factors: int, rng_seed: int) -> Row:
