@@ -92,7 +92,7 @@ def listener_softmax(
     own = (embedding[track] * user_factors[user]).sum(dim=1) + bias[user]
     times = torch.bincount(drawn, minlength=len(bias))[user]
     missing = torch.exp(own - estimate) * (1 - times / expected[user])
-    log_z = estimate + torch.log1p(missing.clamp_min(EPS - 1))
+    log_z = estimate + torch.log1p(missing.clamp_min(torch.finfo(missing.dtype).eps - 1))
     plays = torch.bincount(track, minlength=len(embedding)).clamp_min(1)
     return weighted_mean(log_z - own, 1 / plays[track])
 

@@ -21,8 +21,9 @@ from cbmr.embed import embed_file
 from cbmr.encoder import Encoder, load_encoder
 from cbmr.errors import InputError
 from cbmr.evaluation.held_out import HeldOut
+from cbmr.factors import unit_rows
 from cbmr.files import read_json
-from cbmr.learners import ThumbRanking, train
+from cbmr.learners import FactorRegression, Listeners, ThumbRanking, train
 from cbmr.preferences import make_preferences
 from cbmr.vectors import load_vectors
 from tasks import evaluate, factorize, rank, regress, scan
@@ -78,6 +79,40 @@ class Store:
 
     def __getitem__(self, rows):
         return self.vectors[rows]
+
+
+@pytest.mark.parametrize("loss", regress.LOSSES)
+def test_objectives_are_computed_in_float32_whatever_the_network_is_in(loss):
+    """The loss is that of what the network said, taken out of the network's precision."""
+    rng = np.random.default_rng(0)
+    listeners = Listeners(torch.randn(9, 8), torch.ones(9), learned=loss == "listeners")
+    with hydra.initialize_config_dir(CONF, version_base=None):
+        options = dict(hydra.compose("regress", [f"loss={loss}"]).loss.options)
+    options |= {"alpha": 2.0, "eps": 1e-6} if loss == "wpe" else {}
+    arguments = {"mels": 8, "embedding_size": 8, "hidden": [16]}
+    if loss == "mdn":
+        arguments["components"] = options["components"]
+    learner = FactorRegression(
+        Encoder("vector", arguments, None, torch.zeros(8), torch.ones(8)),
+        None,
+        loss=loss, options=options, listeners=listeners, learning_rate=0.1, weight_decay=0.0,
+        augmentation={"crop_frames": 1}, rng_seed=0,
+    )  # fmt: skip
+    learner.eval()
+    learner.log = lambda *_, **__: None
+    torch.manual_seed(0)
+    for weight in learner.encoder.parameters():
+        torch.nn.init.normal_(weight)  # the last layer begins at zero
+    batch = {
+        "logmel": torch.randn(6, 8, 1), "frames": torch.ones(6, dtype=torch.int64),
+        "target": torch.from_numpy(unit_rows(rng.normal(size=(6, 8)))),
+        "played": torch.from_numpy(rng.integers(0, 6, 40)),
+        "listener": torch.from_numpy(rng.integers(0, 9, 40)), "count": torch.ones(40),
+    }  # fmt: skip
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = learner.predict(batch)
+        within = learner.training_step(batch, 0)
+    assert torch.equal(within, learner.loss(predicted, batch, listeners))
 
 
 @pytest.mark.parametrize("loss", rank.LOSSES)

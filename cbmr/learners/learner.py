@@ -44,14 +44,19 @@ class Learner(pl.LightningModule):
         self._embedded: list[torch.Tensor] = []
 
     def predict(self, batch: Batch) -> torch.Tensor:
-        """What the network says `[batch, outputs]` of random crops."""
+        """What the network says `[batch, outputs]` of random crops, in float32."""
         logmel, frames = augment(
             batch["logmel"],
             batch["frames"],
             band_mean=self.encoder.input_mean,
             **self.augmentation,
         )
-        return self.encoder.predict(logmel, frames)
+        return self.encoder.predict(logmel, frames).float()
+
+    def float32(self) -> torch.autocast:
+        """Where objectives are computed: the network's precision is too coarse for exponentials of
+        products, of which some would be exact and others not."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def learned_listeners(self) -> torch.Tensor | None:
         """Listeners `[listeners, embedding_size]` that are learned with the encoder, if any are."""

@@ -29,14 +29,17 @@ class ExcerptContrast(Learner):
 
     def excerpt(self, batch: Batch) -> torch.Tensor:
         """Unit vectors `[batch, embedding_size]` of a random excerpt of each track."""
-        return F.normalize(self.predict(batch).float(), dim=1)
+        return F.normalize(self.predict(batch), dim=1)
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         other = batch
         if "album" in batch:
             other = {"logmel": batch["other_logmel"], "frames": batch["other_frames"]}
         first, second = self.excerpt(batch), self.excerpt(other)
-        loss = contrastive(first, second, temperature=self.temperature, group=batch.get("album"))
+        with self.float32():
+            loss = contrastive(
+                first, second, temperature=self.temperature, group=batch.get("album")
+            )
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(first))
         return loss
 

@@ -149,11 +149,12 @@ class ThumbRanking(Learner):
         ]
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        embedding = self.encoder.expected(self.predict(batch))
-        unit = F.normalize(embedding.float(), dim=1)
-        thumbs = self.thumb_loss(unit, batch)
-        moved = (unit - batch["anchor"]).square().sum(dim=1)
-        loss = thumbs + self.anchor * (batch["anchor_weight"] * moved).mean()
+        predicted = self.predict(batch)
+        with self.float32():
+            unit = F.normalize(self.encoder.expected(predicted), dim=1)
+            thumbs = self.thumb_loss(unit, batch)
+            moved = (unit - batch["anchor"]).square().sum(dim=1)
+            loss = thumbs + self.anchor * (batch["anchor_weight"] * moved).mean()
         numbers: dict[str, torch.Tensor | float] = {
             "train/loss": loss,
             "train/thumbs": thumbs,

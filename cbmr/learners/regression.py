@@ -62,7 +62,7 @@ def wpe_loss(
     """Weighted prediction error of raw factors, confidence as in weighted matrix factorisation."""
     confidence = 1 + alpha * torch.log1p(batch["count"] / eps)
     return weighted_prediction_error(
-        predicted.float(), listeners.factors, batch["played"], batch["listener"], confidence
+        predicted, listeners.factors, batch["played"], batch["listener"], confidence
     )
 
 
@@ -70,7 +70,7 @@ def mdn_loss(
     predicted: torch.Tensor, batch: Batch, _: Listeners, *, components: int
 ) -> torch.Tensor:
     """Likelihood of the factors under a mixture density network."""
-    return mixture_error(*mixture(predicted.float(), components), batch["target"])
+    return mixture_error(*mixture(predicted, components), batch["target"])
 
 
 def listeners_loss(
@@ -90,7 +90,7 @@ def listeners_loss(
     else:
         drawn, expected = torch.multinomial(share, sample, replacement=True), sample * share
     softmax = listener_softmax(
-        scale * F.normalize(predicted.float(), dim=1, eps=SMALL_NORM),
+        scale * F.normalize(predicted, dim=1, eps=SMALL_NORM),
         listeners.factors,
         listeners.bias,
         batch["played"],
@@ -140,6 +140,8 @@ class FactorRegression(Learner):
         return self.listeners.factors if learned else None
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        loss = self.loss(self.predict(batch), batch, self.listeners)
+        predicted = self.predict(batch)
+        with self.float32():
+            loss = self.loss(predicted, batch, self.listeners)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]))
         return loss
