@@ -111,13 +111,15 @@ def open_store(
 
 def optimisation(cfg: DictConfig, spec: MelSpec | None) -> dict[str, Any]:
     """The settings that every learner takes, as its keyword arguments."""
-    crop_frames = 1 if spec is None else spec.frames(spec.samples(cfg.crop_s))
-    if crop_frames < 1:
+    augmentation = {"crop_frames": 1}  # of vectors, whose places are no bands to hide
+    if spec is not None:
+        augmentation = {"crop_frames": spec.frames(spec.samples(cfg.crop_s)), **cfg.augment}
+    if augmentation["crop_frames"] < 1:
         raise InputError(f"crop_s={cfg.crop_s}: too short for one frame of {spec}")
     return {
         "learning_rate": cfg.learning_rate,
         "weight_decay": cfg.weight_decay,
-        "augmentation": {"crop_frames": crop_frames, **cfg.augment},
+        "augmentation": augmentation,
         "rng_seed": cfg.rng_seed,
     }
 

@@ -137,8 +137,8 @@ def test_few_sampled_listeners_leave_a_finite_loss():
 
 
 def test_a_listener_that_was_hardly_expected_leaves_a_finite_loss():
-    """One listener, drawn once where 1e-10 times were expected: what the draw has too much of is all
-    of Z but 1e-10 of it, which float32 rounds to all of it."""
+    """One listener, drawn once where 1e-10 times were expected: what the draw has too much of is
+    all of Z but 1e-10 of it, which float32 rounds to all of it."""
     loss = listener_softmax(
         torch.ones(1, 2), torch.ones(1, 2), torch.zeros(1), torch.tensor([0]), torch.tensor([0]),
         drawn=torch.tensor([0]), expected=torch.tensor([1e-10]),
