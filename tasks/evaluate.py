@@ -1,16 +1,19 @@
 """`python -m tasks.evaluate`: one table of rows x splits x metrics, with confidence intervals."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from cbmr.corpus import Corpus
 from cbmr.errors import InputError
-from cbmr.files import file_hash, read_json, write_json
+from cbmr.files import content_hash, file_hash, read_json, write_json
 from tasks.command import command
 from tasks.runs import (
     MANIFESTS,
     inputs_now,
+    plays_hash,
     read_corpus,
     require,
     require_same_space,
@@ -41,10 +44,42 @@ PAIRS = (
 SIMULATED = "A simulated world: its listeners, plays and votes are drawn by a program."
 
 
-def run(cfg: DictConfig) -> None:
-    """Ask every row the same questions and leave `evaluation/`."""
+@dataclass(frozen=True)
+class Material:
+    """What the table is made of, and its hashes."""
+
+    corpus: Corpus
+    stages: list[str]
+    inputs: dict[str, str]
+
+
+def material(cfg: DictConfig) -> Material:
+    """The plays and votes that are asked about, and the vectors and factors that answer."""
     corpus = read_corpus(cfg, needs=["plays"], uses=["thumbs"])
     require("regress", cfg)
+
+    from tasks.stages import predicted_file
+
+    folder = Path(cfg.run)
+    stages = [stage for stage in STAGES if (folder / MANIFESTS[stage]).exists()]
+    assert corpus.plays is not None
+    inputs = {"plays": plays_hash(corpus, corpus.plays)}
+    if corpus.thumbs is not None:
+        votes, ids = corpus.thumbs, corpus.track_ids
+        named = (corpus.user_ids[votes.user], ids[votes.seed], ids[votes.track], votes.up)
+        inputs["thumbs"] = content_hash(*named)
+    files = [folder / "factors.npz", folder / "regress" / "users.npz"]
+    files += [predicted_file(folder / stage) for stage in stages]
+    for path in files:
+        if path.exists():
+            inputs[path.relative_to(folder).as_posix()] = file_hash(path)
+    return Material(corpus, stages, inputs)
+
+
+def run(cfg: DictConfig) -> None:
+    """Ask every row the same questions and leave `evaluation/`."""
+    asked = material(cfg)
+    corpus, there = asked.corpus, asked.stages
 
     import numpy as np
 
@@ -57,7 +92,6 @@ def run(cfg: DictConfig) -> None:
     from tasks.stages import open_store, predicted_vectors, with_users
 
     folder = Path(cfg.run)
-    there = [stage for stage in STAGES if (folder / MANIFESTS[stage]).exists()]
     for stage in there:
         _refuse_seen(cfg, stage)
         require_same_space(cfg, stage)
@@ -122,9 +156,7 @@ def run(cfg: DictConfig) -> None:
         numbers |= few.numbers(question.split, **drawn)
     draw(table, folder / "evaluation" / "table.png", title=caption)
     write_json(folder / "evaluation" / "metrics.json", numbers)
-    inputs = {f"{stage}/encoder.pt": file_hash(folder / stage / "encoder.pt") for stage in there}
-    inputs["factors.npz"] = file_hash(folder / "factors.npz")
-    write_manifest(folder, "evaluate", settings_of(cfg), inputs)
+    write_manifest(folder, "evaluate", settings_of(cfg), asked.inputs)
     say(f"evaluate: -> {folder / 'evaluation'}")
 
 

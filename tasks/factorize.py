@@ -24,7 +24,8 @@ class Material:
 def material(cfg: DictConfig) -> Material:
     """The plays of training tracks: all that decides the factors beside the settings."""
     corpus = read_corpus(cfg, needs=["plays"], sessions=cfg.factors.name == "sessions")
-    return Material(corpus, training_plays(corpus), {"training plays": plays_hash(corpus)})
+    plays = training_plays(corpus)
+    return Material(corpus, plays, {"training plays": plays_hash(corpus, plays)})
 
 
 def run(cfg: DictConfig) -> None:

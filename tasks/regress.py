@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from cbmr.corpus import training_plays
 from cbmr.errors import InputError
 from cbmr.files import file_hash, read_json
 from tasks.command import command, defaults_of
@@ -42,7 +43,7 @@ def material(cfg: DictConfig) -> "Material":
     if beginning is not None:
         inputs["encoder_file"] = file_hash(beginning)
     if cfg.loss.name in READ_PLAYS:
-        inputs["training plays"] = plays_hash(corpus)
+        inputs["training plays"] = plays_hash(corpus, training_plays(corpus))
     return replace(learned_from, inputs=inputs)
 
 

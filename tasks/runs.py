@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from cbmr.corpus import Corpus, training_plays
+from cbmr.corpus import Corpus, Plays
 from cbmr.errors import InputError
 from cbmr.files import content_hash, file_hash, read_json, write_json
 
@@ -179,9 +179,8 @@ def factors_of(cfg: DictConfig, manifest: Mapping[str, Any]) -> "Factors | None"
     return load_factors(path)
 
 
-def plays_hash(corpus: Corpus) -> str:
-    """The plays of training tracks, by the names of their listeners and tracks."""
-    plays = training_plays(corpus)
+def plays_hash(corpus: Corpus, plays: Plays) -> str:
+    """Plays of a corpus, by the names of their listeners and tracks."""
     named = (corpus.track_ids[plays.track], corpus.user_ids[plays.user], plays.count)
     return content_hash(*named, *(() if plays.session is None else (plays.session,)))
 

@@ -73,7 +73,7 @@ def gather(
     inputs = {
         "spectrograms": store.fingerprint,
         "factors.npz": file_hash(folder / "factors.npz"),
-        "split": content_hash(store.track_ids[train_rows], store.track_ids[valid.rows]),
+        "split": content_hash(store.track_ids[train_rows], valid.track_ids[valid.tracks]),
         "validation": valid.fingerprint,
     }
     return Material(corpus, store, factors, targets, train_rows, valid, inputs)
@@ -147,11 +147,16 @@ def fit(
         )
 
 
-def predicted_vectors(folder: Path) -> Vectors:
+def predicted_file(folder: Path) -> Path:
     """What a stage predicts from sound alone: `predicted.npz` where a prior is blended into
     `embeddings.npz`, else `embeddings.npz` itself."""
     predicted = folder / "predicted.npz"
-    return load_vectors(predicted if predicted.exists() else folder / "embeddings.npz")
+    return predicted if predicted.exists() else folder / "embeddings.npz"
+
+
+def predicted_vectors(folder: Path) -> Vectors:
+    """The vectors of `predicted_file`."""
+    return load_vectors(predicted_file(folder))
 
 
 @dataclass(frozen=True)

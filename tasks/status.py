@@ -6,11 +6,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cbmr.errors import InputError
-from cbmr.files import file_hash, read_json
+from cbmr.files import read_json
 from tasks.command import command
 from tasks.runs import MANIFESTS, inputs_now, serving_stage, where
 
-NEEDED = {"regress": ("factors.json",), "rank": ("factors.json", "regress/manifest.json")}
+NEEDED = {
+    "regress": ("factors.json",),
+    "rank": ("factors.json", "regress/manifest.json"),
+    "evaluate": ("factors.json", "regress/manifest.json"),
+}
 
 
 def run(cfg: DictConfig) -> None:
@@ -50,17 +54,13 @@ def _changed(cfg: DictConfig, task: str) -> str:
     manifest = read_json(folder / MANIFESTS[task])
     if task == "index":
         return _check_index(cfg)
-    then = manifest["inputs"]
-    if task == "evaluate":
-        now = {name: file_hash(folder / name) for name in then if (folder / name).exists()}
-    else:
-        gone = [name for name in NEEDED.get(task, ()) if not (folder / name).exists()]
-        hears = "mel" in manifest["settings"].get("encoder", {})
-        if hears and not list(folder.glob("spectrograms/*/catalogue.json")):
-            gone.append("spectrograms/")
-        if gone:
-            return f"{gone[0]} is gone"
-        now = inputs_now(cfg, task)
+    gone = [name for name in NEEDED.get(task, ()) if not (folder / name).exists()]
+    hears = "mel" in manifest["settings"].get("encoder", {})
+    if hears and not list(folder.glob("spectrograms/*/catalogue.json")):
+        gone.append("spectrograms/")
+    if gone:
+        return f"{gone[0]} is gone"
+    then, now = manifest["inputs"], inputs_now(cfg, task)
     changed = [name for name, value in then.items() if now.get(name) != value]
     return f"{', '.join(changed)} changed since" if changed else ""
 

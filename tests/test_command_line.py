@@ -341,8 +341,9 @@ def test_status_sees_a_changed_vote_and_a_changed_play(home, tmp_path):
     thumbs = pl.read_parquet(tmp_path / "corpus/thumbs.parquet")
     thumbs.with_columns(thumb=-pl.col("thumb")).write_parquet(tmp_path / "corpus/thumbs.parquet")
     lines = succeeded(task("status", **shared)).stdout.splitlines()
-    assert [line.split()[0] for line in lines if "stale" in line] == ["rank"]
+    assert [line.split()[0] for line in lines if "stale" in line] == ["rank", "evaluate"]
     assert "training votes changed since" in "".join(lines)
+    assert "thumbs changed since" in "".join(lines)
     plays = pl.read_parquet(tmp_path / "corpus/plays.parquet")
     plays.with_columns(count=pl.col("count") + 1).write_parquet(tmp_path / "corpus/plays.parquet")
     lines = succeeded(task("status", **shared)).stdout.splitlines()

@@ -443,6 +443,20 @@ def test_an_odd_one_out_answer_trains_beside_the_thumbs(made, tmp_path, capsys):
         run_task(rank, tmp_path / "corpus", tmp_path / "run", *TINY, "evidence.skips=0.5")
 
 
+def test_other_votes_on_validation_tracks_leave_a_stage_that_can_be_evaluated(made, tmp_path):
+    """None on one seed's station any more: what was trained on and what is held out are the same."""
+    shutil.copytree(made / "corpus", tmp_path / "corpus")
+    shutil.copytree(made / "run", tmp_path / "run")
+    path = tmp_path / "corpus/thumbs.parquet"
+    tracks, thumbs = pl.read_parquet(tmp_path / "corpus/tracks.parquet"), pl.read_parquet(path)
+    split = dict(tracks.select("track_id", "split").iter_rows())
+    on_valid = pl.col("track_id").replace_strict(split) == "valid"
+    seed = thumbs.filter(on_valid)["seed_id"][0]
+    thumbs.filter(~on_valid | (pl.col("seed_id") != seed)).write_parquet(path)
+    run_task(evaluate, tmp_path / "corpus", tmp_path / "run", "bootstraps=2")
+    assert (tmp_path / "run/evaluation/metrics.json").exists()
+
+
 def test_the_2013_network_trains_on_its_own_spectrogram(made, tmp_path):
     (tmp_path / "factors.npz").write_bytes((made / "run/factors.npz").read_bytes())
     (tmp_path / "factors.json").write_bytes((made / "run/factors.json").read_bytes())
