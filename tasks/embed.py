@@ -13,6 +13,7 @@ from cbmr.priors import PRIORS
 from tasks.command import command
 from tasks.runs import (
     MANIFESTS,
+    OF_FACTORS,
     progress,
     read_corpus,
     require_same_space,
@@ -85,7 +86,7 @@ def blender(cfg: DictConfig, stage: str, manifest: dict[str, Any]) -> Callable[.
     """What blends the prior of `cfg` into vectors of a store: a function of both, None where there
     is no prior. Only vectors trained in this run are of its CF factors' space, and pretrain's are
     not."""
-    if stage in ("pretrain", "update") or cfg.prior == "none":
+    if stage not in OF_FACTORS or cfg.prior == "none":
         return lambda store, vectors: None
 
     from cbmr.factors import load_factors

@@ -37,6 +37,7 @@ from cbmr.vectors import Vectors, load_vectors
 from tasks.command import command
 from tasks.runs import (
     MANIFESTS,
+    OF_FACTORS,
     SERVED,
     STATIONS_LOCK,
     factors_of,
@@ -264,7 +265,7 @@ def _taste(cfg: DictConfig, kept: dict[str, Any]) -> np.ndarray:
     folder = Path(cfg.run)
     learned = folder / "regress" / "users.npz"  # stage 2 stays in the space of stage 1
     path = learned if learned.exists() else folder / "factors.npz"
-    if kept["stage"] == "pretrain" or not path.exists():
+    if kept["stage"] not in OF_FACTORS or not path.exists():
         raise InputError(
             f"listener={kept['listener']}: expected vectors of the space of the plays' factors, "
             f"of stage=regress or rank with {folder / 'factors.npz'}; this station is of "

@@ -29,6 +29,7 @@ from tasks.command import command
 from tasks.playlist import give, heard, say_what_is_missing
 from tasks.runs import (
     MANIFESTS,
+    OF_FACTORS,
     read_corpus,
     require_same_space,
     say,
@@ -112,7 +113,7 @@ def _factors(cfg: DictConfig, stage: str) -> tuple[Factors, dict[str, Any]]:
     """The run's factors and their manifest; InputError where the stage's vectors are not of their
     space."""
     path = Path(cfg.run) / "factors.npz"
-    if stage == "pretrain" or not path.exists():
+    if stage not in OF_FACTORS or not path.exists():
         raise InputError(
             f"{cfg.run}: expected stage 1 or 2 and {path}, which know listeners, but the stage is "
             f"{stage}; make them with python -m tasks.regress {where(cfg)}"

@@ -31,6 +31,8 @@ DEMO_CORPUS = Path("corpora/demo")
 NOT_SETTINGS = ("corpus", "run", "workers", "hydra")
 SERVED = ("rank", "regress", "pretrain", "update")
 """Stages that leave vectors, the best first; `update` has its encoder from elsewhere."""
+OF_FACTORS = ("regress", "rank")
+"""Those whose vectors are of the space of the plays' factors."""
 MANIFESTS = {
     "factorize": "factors.json",
     "pretrain": "pretrain/manifest.json",

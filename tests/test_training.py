@@ -444,7 +444,7 @@ def test_an_odd_one_out_answer_trains_beside_the_thumbs(made, tmp_path, capsys):
 
 
 def test_other_votes_on_validation_tracks_leave_a_stage_that_can_be_evaluated(made, tmp_path):
-    """None on one seed's station any more: what was trained on and what is held out are the same."""
+    """None on one seed any more: what was trained on and what is held out are the same."""
     shutil.copytree(made / "corpus", tmp_path / "corpus")
     shutil.copytree(made / "run", tmp_path / "run")
     path = tmp_path / "corpus/thumbs.parquet"

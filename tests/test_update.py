@@ -19,7 +19,7 @@ from cbmr.errors import InputError
 from cbmr.files import file_hash
 from cbmr.logmel import MelSpec
 from cbmr.vectors import load_vectors
-from tasks import factorize, index, playlist, regress, scan, status, update
+from tasks import factorize, index, playlist, radio, recommend, regress, scan, status, update
 from tests.conftest import tone, write_corpus, write_wav
 from tests.test_training import ENCODER, TINY, run_task
 
@@ -267,3 +267,14 @@ def test_without_an_encoder_it_says_where_one_comes_from(home, tmp_path):
         run_task(update, home / "corpus", tmp_path)
     with pytest.raises(InputError, match=r"encoder_file=.*nowhere.pt is not there"):
         run_task(update, home / "corpus", tmp_path, *words(tmp_path, "nowhere.pt"))
+
+
+def test_an_encoder_from_elsewhere_does_not_meet_the_listeners_of_factors(home, tmp_path):
+    """Its vectors are of no space that the plays of this corpus made."""
+    corpus, run = write_corpus(tmp_path / "corpus"), tmp_path / "run"
+    run_task(factorize, corpus, run, "factors.size=8")
+    run_task(update, corpus, run, *words(home))
+    with pytest.raises(InputError, match="the stage is update"):
+        run_task(recommend, corpus, run, "user=u0")
+    with pytest.raises(InputError, match="this station is of update"):
+        run_task(radio, corpus, run, f"station='{tmp_path / 'a.json'}'", "seed=t0", "listener=u0")
