@@ -45,7 +45,8 @@ EPS = 1e-12
 @dataclass(frozen=True)
 class VoteModel:
     """`scale` and `offset` in log-odds, as are the biases `listener` `[listeners]` and `station`
-    `[tracks]`, a seed's; `metric` A `[size, size]`; `flip_rate` 0 to .45.
+    `[tracks]`, a seed's, which differ by `listener_spread` and `station_spread`, deviations over
+    those with votes; `metric` A `[size, size]`; `flip_rate` 0 to .45.
 
     `gain` is by how much likeness raises the log-likelihood of a vote that was left out of the fit
     over the best that offset, biases and flips do alone, and `gain_error` its standard error;
@@ -57,6 +58,8 @@ class VoteModel:
     metric: np.ndarray
     listener: np.ndarray
     station: np.ndarray
+    listener_spread: float
+    station_spread: float
     flip_rate: float
     gain: float
     gain_error: float
@@ -89,7 +92,7 @@ class VoteModel:
     def __str__(self) -> str:
         return (
             f"log-odds of an up {self.scale:.1f} x likeness {self.offset:+.1f}, listeners differ "
-            f"by {self.listener.std():.2f} and stations by {self.station.std():.2f}; flip rate "
+            f"by {self.listener_spread:.2f} and stations by {self.station_spread:.2f}; flip rate "
             f"{self.flip_rate:.2f}; of votes left out, likeness raises the log-likelihood by "
             f"{self.gain:.3f}, standard error {self.gain_error:.3f}"
         )
@@ -123,6 +126,8 @@ def fit_votes(
         metric=metric,
         listener=listener,
         station=station,
+        listener_spread=_spread(listener, votes.user),
+        station_spread=_spread(station, votes.seed),
         flip_rate=flip_rate,
         gain=gain,
         gain_error=float(np.linalg.norm(gained - gain)) / max(1, len(gained)),
@@ -132,6 +137,11 @@ def fit_votes(
 
 Parts = Sequence[torch.Tensor]
 """Scale, offset, metric, listeners' and stations' biases."""
+
+
+def _spread(bias: np.ndarray, voted: np.ndarray) -> float:
+    """The deviation of `bias` among those that `voted`; it is 0 of all others."""
+    return float(bias[np.unique(voted)].std()) if len(voted) else 0.0
 
 
 def _best_rate(

@@ -31,7 +31,7 @@ def simulated(rng, votes, *, flip_rate, tracks=60, listeners=30, scale=6.0):
 
 def model(offset, flip_rate):
     none = np.zeros(1, dtype=np.float32)
-    return VoteModel(0.0, offset, np.eye(SIZE), none, none, flip_rate, 0.0, 0.0, 2)
+    return VoteModel(0.0, offset, np.eye(SIZE), none, none, 0.0, 0.0, flip_rate, 0.0, 0.0, 2)
 
 
 def test_the_docstrings_example_of_a_correction():
@@ -54,6 +54,18 @@ def test_a_fit_is_the_same_to_the_bit_on_several_threads(two_threads):
     first, again = (fit_votes(factors, votes, flip_rate=0.1, rng_seed=0) for _ in range(2))
     for name in ("scale", "offset", "metric", "listener", "station"):
         assert np.array_equal(getattr(first, name), getattr(again, name)), name
+
+
+def test_who_never_voted_does_not_lessen_how_far_voters_differ():
+    """The same votes, their listeners and tracks among ten times as many."""
+    factors, votes, _ = simulated(np.random.default_rng(0), 4_000, flip_rate=0.0)
+    among = Thumbs(10 * votes.user, 10 * votes.seed, 10 * votes.track, votes.up)
+    of_many = np.repeat(factors, 10, axis=0)
+    few = fit_votes(factors, votes, flip_rate=0.0, rng_seed=0)
+    many = fit_votes(of_many, among, flip_rate=0.0, rng_seed=0)
+    assert few.listener_spread > 0.1
+    assert many.listener_spread == pytest.approx(few.listener_spread, rel=1e-3)
+    assert many.station_spread == pytest.approx(few.station_spread, rel=1e-3)
 
 
 @pytest.mark.parametrize("flip_rate", [0.0, 0.2])
