@@ -227,8 +227,8 @@ class Batches(pl.LightningDataModule):
         self.train, self.sampler, self.valid, self.workers = train, sampler, valid, workers
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Each batch is read whole by one of half of the `workers`, since training takes cores too:
-        the sampler yields all its items at once."""
+        """Each batch is read whole by one of half of the `workers`, `MOST_LOADERS` at most, since
+        training takes cores too: the sampler yields all its items at once."""
         return DataLoader(
             self.train,
             sampler=self.sampler,

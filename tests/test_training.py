@@ -24,6 +24,7 @@ from cbmr.evaluation.held_out import HeldOut
 from cbmr.factors import unit_rows
 from cbmr.files import read_json
 from cbmr.learners import FactorRegression, Listeners, ThumbRanking, train
+from cbmr.logmel import MelSpec
 from cbmr.preferences import make_preferences
 from cbmr.vectors import load_vectors
 from tasks import evaluate, factorize, rank, regress, scan
@@ -629,3 +630,24 @@ def test_frozen_convolutions_and_slower_layers(made, tmp_path):
         assert (distance == 0) == name.startswith("convolutions"), name
     first = "convolutions.0.weight"
     assert 0 < slower[first] < plain[first]
+
+
+def test_batch_statistics_of_frozen_convolutions_stay():
+    """Of the residual network: those up to its last convolution, in training as in evaluation."""
+    small = {"mels": 8, "embedding_size": 4, "channels": [8, 8], "hidden": 8}
+    learner = ThumbRanking(
+        Encoder("residual", small, MelSpec(mels=8), torch.zeros(8), torch.ones(8)),
+        None,
+        loss="drlim", options={"margin": 1.4}, anchor=1.0, layer_decay=1.0,
+        frozen_convolutions=True, learning_rate=0.1, weight_decay=0.0,
+        augmentation={"crop_frames": 20}, rng_seed=0,
+    )  # fmt: skip
+    statistics = {
+        layer: layer.running_mean.clone()
+        for layer in learner.frozen
+        if isinstance(layer, torch.nn.BatchNorm1d)
+    }
+    learner.train()
+    learner.predict({"logmel": torch.randn(6, 8, 20), "frames": torch.full((6,), 20)})
+    assert len(statistics) >= 2
+    assert all(torch.equal(layer.running_mean, before) for layer, before in statistics.items())

@@ -126,6 +126,7 @@ class ThumbRanking(Learner):
         self.layers = [
             layer for layer in encoder.network.modules() if [*layer.parameters(recurse=False)]
         ]
+        self.frozen: list[nn.Module] = []
         if frozen_convolutions:
             convolutions = [
                 at for at, layer in enumerate(self.layers) if isinstance(layer, nn.Conv1d)
@@ -133,9 +134,16 @@ class ThumbRanking(Learner):
             if not convolutions:
                 raise InputError(f"frozen_convolutions=true: encoder={encoder.name} has none")
             above = convolutions[-1] + 1
-            for layer in self.layers[:above]:
+            self.frozen, self.layers = self.layers[:above], self.layers[above:]
+            for layer in self.frozen:
                 layer.requires_grad_(False)
-            self.layers = self.layers[above:]
+
+    def train(self, mode: bool = True) -> "ThumbRanking":
+        """As of any module, but what is frozen also keeps its batch statistics."""
+        super().train(mode)
+        for layer in self.frozen:
+            layer.eval()
+        return self
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """A layer learns at `layer_decay` times the rate of the one above it (Howard & Ruder
