@@ -36,7 +36,7 @@ import polars as pl
 from cbmr.corpus import rows_of, training_plays
 from cbmr.factors import factorize, load_factors, unit_rows
 from cbmr.files import read_json
-from cbmr.radio import candidates, moved_query, pick, play, start_station, vote, with_taste
+from cbmr.radio import candidates, pick, play, start_station, vote, with_taste
 from cbmr.sources.tables import read_corpus
 from cbmr.vectors import load_vectors
 from tasks.runs import SERVED
@@ -168,6 +168,29 @@ def _query_radio(taste_weight: float, *, moves: bool = True) -> Radio:
         return np.array(ups)
 
     return radio
+
+
+def moved_query(
+    start: np.ndarray,
+    ups: np.ndarray,
+    downs: np.ndarray,
+    *,
+    towards: float = 3.0,
+    away: float = 2.0,
+) -> np.ndarray:
+    """What the plain radio asks for, which the head is compared with: `unit(start + towards *
+    mean(ups) - away * mean(downs))` (Rocchio 1971), of `ups` and `downs` `[n, size]`, either may be
+    empty.
+
+    The defaults were chosen as the head's were, on the same simulated stations.
+    """
+    query = np.array(start, dtype=np.float64)
+    if len(ups):
+        query += towards * np.mean(ups, axis=0)
+    if len(downs):
+        query -= away * np.mean(downs, axis=0)
+    unit: np.ndarray = query / max(float(np.linalg.norm(query)), 1e-12)
+    return unit
 
 
 def _head_radio(taste_weight: float, **options: float) -> Radio:

@@ -188,28 +188,6 @@ def explain(station: Station, track: int) -> list[Reason]:
     return sorted(reasons, key=lambda reason: -reason.rank_without)
 
 
-def moved_query(
-    start: np.ndarray,
-    ups: np.ndarray,
-    downs: np.ndarray,
-    *,
-    towards: float = 3.0,
-    away: float = 2.0,
-) -> np.ndarray:
-    """The plain radio that the head is compared with: `unit(start + towards * mean(ups) - away *
-    mean(downs))` (Rocchio 1971), of `ups` and `downs` `[n, size]`, either may be empty.
-
-    The defaults were chosen as the head's were, on the same simulated stations.
-    """
-    query = np.array(start, dtype=np.float64)
-    if len(ups):
-        query += towards * np.mean(ups, axis=0)
-    if len(downs):
-        query -= away * np.mean(downs, axis=0)
-    unit: np.ndarray = query / max(float(np.linalg.norm(query)), 1e-12)
-    return unit
-
-
 def _changed(station: Station, track: int, up: bool, sign: float) -> Station:
     """One vote's rank-one term added (`sign` 1) or taken away (-1)."""
     x = station.features[track] / station.noise**2

@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 from sklearn.linear_model import Ridge
 
+from benchmarks.radio import moved_query
 from cbmr.errors import InputError
 from cbmr.factors import Factors, save_factors
 from cbmr.files import file_hash
@@ -18,7 +19,6 @@ from cbmr.radio import (
     candidates,
     explain,
     forget,
-    moved_query,
     pick,
     play,
     rank_of,
