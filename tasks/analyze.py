@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig
 
 from cbmr.corpus import Corpus
 from cbmr.errors import InputError
-from cbmr.files import content_hash, file_hash, read_json, whole_file
+from cbmr.files import content_hash, file_hash, whole_file
 from cbmr.playlists import FORMATS, PATHS, Catalogue, Playlist, format_playlist
 from tasks.command import command
 from tasks.runs import (
@@ -20,6 +20,7 @@ from tasks.runs import (
     is_fresh,
     progress,
     read_corpus,
+    read_manifest,
     say,
     serving_stage,
     settings_of,
@@ -72,7 +73,7 @@ def run(cfg: DictConfig) -> None:
 def material(cfg: DictConfig) -> Material:
     """What `analysis/` is made of: all that decides it beside the settings."""
     folder, stage = Path(cfg.run), serving_stage(cfg)
-    manifest = read_json(folder / MANIFESTS[stage])
+    manifest = read_manifest(folder, stage)
     holdout = manifest["settings"].get("holdout", True)
     corpus = read_corpus(cfg, uses=["plays"], holdout=holdout)
     names = [*(f"{stage}/{name}" for name in READ), "regress/users.npz", "factors.npz"]

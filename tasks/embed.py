@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from cbmr.errors import InputError
-from cbmr.files import file_hash, read_json, write_arrays, write_json
+from cbmr.files import file_hash, write_arrays, write_json
 from cbmr.priors import PRIORS
 from tasks.command import command
 from tasks.runs import (
@@ -16,6 +16,7 @@ from tasks.runs import (
     OF_FACTORS,
     progress,
     read_corpus,
+    read_manifest,
     require_same_space,
     say,
     serving_stage,
@@ -32,7 +33,7 @@ def run(cfg: DictConfig) -> None:
     _check_prior(cfg)
     folder = Path(cfg.run)
     stage = serving_stage(cfg)
-    manifest = read_json(folder / MANIFESTS[stage])
+    manifest = read_manifest(folder, stage)
 
     from cbmr.embed import embed_store
     from cbmr.encoder import load_encoder

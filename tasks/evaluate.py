@@ -8,13 +8,14 @@ from omegaconf import DictConfig
 
 from cbmr.corpus import Corpus
 from cbmr.errors import InputError
-from cbmr.files import content_hash, file_hash, read_json, write_json
+from cbmr.files import content_hash, file_hash, write_json
 from tasks.command import command
 from tasks.runs import (
     MANIFESTS,
     inputs_now,
     plays_hash,
     read_corpus,
+    read_manifest,
     require,
     require_same_space,
     say,
@@ -125,7 +126,7 @@ def run(cfg: DictConfig) -> None:
     drawn = {"bootstraps": cfg.bootstraps, "rng_seed": cfg.rng_seed}
     table = compare(rows, question, **drawn)
     best, few = list(stages)[-1], None
-    made = read_json(folder / MANIFESTS["factorize"])
+    made = read_manifest(folder, "factorize")
     if made["settings"]["factors"]["name"] == "wmf":
         few = few_plays(
             corpus,
@@ -162,7 +163,7 @@ def run(cfg: DictConfig) -> None:
 
 def _refuse_seen(cfg: DictConfig, stage: str) -> None:
     """InputError where a stage has learned from what would be asked."""
-    manifest = read_json(Path(cfg.run) / MANIFESTS[stage])
+    manifest = read_manifest(Path(cfg.run), stage)
     again = f"make it again with python -m tasks.{stage} {where(cfg)}"
     if not manifest["settings"]["holdout"]:
         raise InputError(

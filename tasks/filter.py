@@ -7,7 +7,6 @@ import numpy as np
 from omegaconf import DictConfig
 
 from cbmr.errors import InputError
-from cbmr.files import read_json
 from cbmr.outliers import are_odd, fit_to_rest
 from cbmr.playlists import (
     SUFFIXES,
@@ -20,7 +19,12 @@ from cbmr.playlists import (
 from cbmr.vectors import load_vectors
 from tasks.command import command
 from tasks.playlist import give, heard
-from tasks.runs import MANIFESTS, read_corpus, say, serving_stage
+from tasks.runs import (
+    read_corpus,
+    read_manifest,
+    say,
+    serving_stage,
+)
 
 FEWEST = 5
 """Tracks in a list; of fewer it cannot be said which is the odd one."""
@@ -44,7 +48,7 @@ def run(cfg: DictConfig) -> None:
             f"list={path}: {len(found.tracks)} tracks with vectors: expected {FEWEST} or more, of "
             "which some can be unlike the rest"
         )
-    manifest = read_json(folder / MANIFESTS[stage])
+    manifest = read_manifest(folder, stage)
     tracks = heard(cfg, catalogue, found.tracks, folder / stage / "encoder.pt", manifest)
     fit = fit_to_rest(np.stack([track.vector for track in tracks]))
     odd = are_odd(fit) if cfg.n is None else np.isin(np.arange(len(fit)), np.argsort(fit)[: cfg.n])

@@ -7,7 +7,15 @@ from omegaconf import DictConfig
 from cbmr.errors import InputError
 from cbmr.files import read_json, write_json
 from tasks.command import command
-from tasks.runs import MANIFESTS, SERVED, first_stage, require, say, serving_stage
+from tasks.runs import (
+    MANIFESTS,
+    SERVED,
+    first_stage,
+    read_manifest,
+    require,
+    say,
+    serving_stage,
+)
 
 
 def run(cfg: DictConfig) -> None:
@@ -25,7 +33,7 @@ def run(cfg: DictConfig) -> None:
     from cbmr.vectors import load_vectors
 
     vectors = load_vectors(folder / stage / "embeddings.npz")
-    encoder_hash = read_json(folder / MANIFESTS[stage])["outputs"]["encoder.pt"]
+    encoder_hash = read_manifest(folder, stage)["outputs"]["encoder.pt"]
     built = build_index(
         folder / "index",
         vectors,

@@ -11,7 +11,7 @@ import numpy as np
 from omegaconf import DictConfig, ListConfig
 
 from cbmr.errors import InputError
-from cbmr.files import read_json, whole_file
+from cbmr.files import whole_file
 from cbmr.hubs import load_crowding
 from cbmr.index import load_index
 from cbmr.playlists import (
@@ -30,7 +30,15 @@ from cbmr.playlists import (
 )
 from cbmr.vectors import load_vectors
 from tasks.command import command
-from tasks.runs import MANIFESTS, factors_of, read_corpus, say, serving_stage, where
+from tasks.runs import (
+    MANIFESTS,
+    factors_of,
+    read_corpus,
+    read_manifest,
+    say,
+    serving_stage,
+    where,
+)
 
 RULES = ("negative_distance", "min_duration_s", "max_duration_s", "max_per_artist", "max_per_album",
          "title_variants", "duplicate_similarity", "artist_spacing")  # fmt: skip
@@ -44,7 +52,7 @@ def run(cfg: DictConfig) -> None:
     folder = Path(cfg.run)
     stage = serving_stage(cfg)
     catalogue = Catalogue(read_corpus(cfg), load_vectors(folder / stage / "embeddings.npz"))
-    manifest = read_json(folder / MANIFESTS[stage])
+    manifest = read_manifest(folder, stage)
 
     weights = None if cfg.weights is None else _items(cfg, "weights")
     seeds = find_tracks(catalogue, _words(cfg, "seed"), weights=weights)

@@ -43,6 +43,7 @@ from tasks.runs import (
     factors_of,
     locked,
     read_corpus,
+    read_manifest,
     require_same_space,
     say,
     serving_stage,
@@ -251,7 +252,7 @@ def _seed(cfg: DictConfig, catalogue: Catalogue, kept: dict[str, Any]) -> np.nda
     """What the seed asks for `[size]`: by its sound, and by its listeners where it has some."""
     ids = np.array([kept["seed"]])
     content = catalogue.vectors.of(ids)
-    factors = factors_of(cfg, read_json(Path(cfg.run) / MANIFESTS[kept["stage"]]))
+    factors = factors_of(cfg, read_manifest(Path(cfg.run), kept["stage"]))
     if factors is None:
         return content[0]
 

@@ -13,7 +13,6 @@ from cbmr.corpus import Corpus, rows_of
 from cbmr.errors import InputError
 from cbmr.factors import Factors, load_factors
 from cbmr.few_plays import choose_k
-from cbmr.files import read_json
 from cbmr.playlists import (
     Catalogue,
     choose_format,
@@ -28,13 +27,14 @@ from cbmr.vectors import Vectors, aligned, load_vectors
 from tasks.command import command
 from tasks.playlist import give, heard, say_what_is_missing
 from tasks.runs import (
-    MANIFESTS,
     OF_FACTORS,
     read_corpus,
+    read_manifest,
     require_same_space,
     say,
     serving_stage,
     where,
+    whole_manifest,
 )
 
 RULES = ("max_per_artist", "max_per_album", "title_variants", "duplicate_similarity")
@@ -56,7 +56,7 @@ def run(cfg: DictConfig) -> None:
     if cfg.audience is not None and form not in ("table", "csv"):
         raise InputError(f"format={form}: listeners come as CSV; expected format=csv or none")
     folder, stage = Path(cfg.run), serving_stage(cfg)
-    manifest = read_json(folder / MANIFESTS[stage])
+    manifest = read_manifest(folder, stage)
     factors, made = _factors(cfg, stage)
     corpus = read_corpus(cfg, needs=["plays"], holdout=made["settings"]["holdout"])
     listener = None if cfg.user is None else find_listener(corpus, str(cfg.user))
@@ -113,13 +113,14 @@ def _factors(cfg: DictConfig, stage: str) -> tuple[Factors, dict[str, Any]]:
     """The run's factors and their manifest; InputError where the stage's vectors are not of their
     space."""
     path = Path(cfg.run) / "factors.npz"
-    if stage not in OF_FACTORS or not path.exists():
+    if stage not in OF_FACTORS:
         raise InputError(
             f"{cfg.run}: expected stage 1 or 2 and {path}, which know listeners, but the stage is "
             f"{stage}; make them with python -m tasks.regress {where(cfg)}"
         )
+    made = whole_manifest(cfg, "factorize")
     require_same_space(cfg, stage)
-    return load_factors(path), read_json(Path(cfg.run) / MANIFESTS["factorize"])
+    return load_factors(path), made
 
 
 def _k(

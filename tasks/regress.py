@@ -8,14 +8,14 @@ from omegaconf import DictConfig
 
 from cbmr.corpus import training_plays
 from cbmr.errors import InputError
-from cbmr.files import file_hash, read_json
+from cbmr.files import file_hash
 from tasks.command import command, defaults_of
 from tasks.runs import (
-    MANIFESTS,
     is_fresh,
     plain,
     plays_hash,
     read_corpus,
+    read_manifest,
     require,
     say,
     settings_of,
@@ -133,7 +133,7 @@ def _loss_options(cfg: DictConfig) -> dict[str, Any]:
     """The loss's own options; weighted prediction error weighs as the factors' own fit did."""
     options = dict(cfg.loss.options)
     if cfg.loss.name == "wpe":
-        made = read_json(Path(cfg.run) / MANIFESTS["factorize"])
+        made = read_manifest(Path(cfg.run), "factorize")
         model = made["settings"]["factors"]["name"]
         if model != "wmf":
             raise InputError(

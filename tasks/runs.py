@@ -108,6 +108,7 @@ def require(task: str, cfg: DictConfig) -> None:
 
     manifest = Path(cfg.run) / MANIFESTS[task]
     if manifest.exists():
+        whole_manifest(cfg, task)
         say(f"using {manifest.parent if manifest.name == 'manifest.json' else manifest}")
         return
     say(f"{task}: missing in {cfg.run}, made now by its defaults")
@@ -131,14 +132,51 @@ def settings_of(cfg: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in plain(cfg).items() if key not in NOT_SETTINGS}
 
 
+def read_manifest(run: Path, task: str) -> dict[str, Any]:
+    """What the artefact of `task` was made by and from: objects `settings`, `inputs` and `outputs`,
+    and what else it says; InputError where the file is damaged or not there."""
+    path = run / MANIFESTS[task]
+    if not path.exists():
+        raise InputError(f"{path} is not there: python -m tasks.{task} makes it")
+    mend = f"delete it, and python -m tasks.{task} makes it anew"
+    try:
+        manifest = {"inputs": {}, "outputs": {}, **read_json(path)}
+    except InputError as error:
+        raise InputError(f"{error}; {mend}") from error
+    for name in ("settings", "inputs", "outputs"):
+        if not isinstance(manifest.get(name), dict):
+            raise InputError(f"{path} has no {name}: it was edited; {mend}")
+    return manifest
+
+
+def missing_output(run: Path, task: str) -> Path | None:
+    """The first file that an artefact's manifest names and that is not there any more."""
+    folder = (run / MANIFESTS[task]).parent
+    files = (folder / name for name in read_manifest(run, task)["outputs"])
+    return next((file for file in files if not file.exists()), None)
+
+
+def whole_manifest(cfg: DictConfig, task: str) -> dict[str, Any]:
+    """`read_manifest` of an artefact that is built on: InputError where a file of it is gone."""
+    gone = missing_output(Path(cfg.run), task)
+    if gone is not None:
+        raise InputError(f"{gone} is gone: python -m tasks.{task} {where(cfg)} makes it again")
+    return read_manifest(Path(cfg.run), task)
+
+
 def is_fresh(run: Path, task: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
-    """Whether the artefact of `task` stands, whole, made by these settings from these inputs."""
+    """Whether the artefact of `task` stands, whole, made by these settings from these inputs; one
+    whose manifest is damaged does not."""
     path = run / MANIFESTS[task]
     if not path.exists():
         return False
-    manifest = read_json(path)
-    fresh = manifest.get("settings") == settings and manifest.get("inputs") == inputs
-    for name, value in manifest.get("outputs", {}).items():
+    try:
+        manifest = read_manifest(run, task)
+    except InputError:
+        say(f"{task}: {path} is damaged, so all is made anew")
+        return False
+    fresh = manifest["settings"] == settings and manifest["inputs"] == inputs
+    for name, value in manifest["outputs"].items():
         file = path.parent / name
         fresh = fresh and file.exists() and file_hash(file) == value
     if fresh:
@@ -149,7 +187,7 @@ def is_fresh(run: Path, task: str, settings: Mapping[str, Any], inputs: Mapping[
 def of_same_space(manifest: Mapping[str, Any], factors_file: Path) -> bool:
     """Whether these factors are those that a stage was trained with, or what is left of them after
     rows were forgotten."""
-    made_of = [manifest["inputs"]["factors.npz"], *manifest.get("forgotten", ())]
+    made_of = [manifest["inputs"].get("factors.npz"), *manifest.get("forgotten", ())]
     return file_hash(factors_file) in made_of
 
 
@@ -157,7 +195,7 @@ def require_same_space(cfg: DictConfig, stage: str, otherwise: str = "") -> None
     """InputError where the run's factors are not of the space of this stage's vectors; `otherwise`
     is what else can be done."""
     path = Path(cfg.run) / "factors.npz"
-    if of_same_space(read_json(Path(cfg.run) / MANIFESTS[stage]), path):
+    if of_same_space(read_manifest(Path(cfg.run), stage), path):
         return
     then = f", then python -m tasks.rank {where(cfg)}" if stage == "rank" else ""
     raise InputError(
@@ -189,7 +227,7 @@ def plays_hash(corpus: Corpus, plays: Plays) -> str:
 
 def inputs_now(cfg: DictConfig, task: str) -> dict[str, str]:
     """What the inputs of a task's artefact are today, by the settings that made it."""
-    manifest = read_json(Path(cfg.run) / MANIFESTS[task])
+    manifest = read_manifest(Path(cfg.run), task)
     made_by = OmegaConf.create({**manifest["settings"], "corpus": cfg.corpus, "run": cfg.run})
     with redirect_stderr(io.StringIO()):  # what it would say of the corpus is known
         inputs: dict[str, str] = importlib.import_module(f"tasks.{task}").material(made_by).inputs
@@ -228,6 +266,11 @@ def serving_stage(cfg: DictConfig) -> str:
         raise InputError(
             f"{run} has no {task}/embeddings.npz yet; make it with: "
             f"python -m tasks.{task} {where(cfg)}"
+        )
+    vectors = run / stages[0] / "embeddings.npz"
+    if not vectors.exists():
+        raise InputError(
+            f"{vectors} is gone: python -m tasks.{stages[0]} {where(cfg)} makes it again"
         )
     return stages[0]
 

@@ -20,7 +20,6 @@ from cbmr.files import (
     content_hash,
     file_hash,
     read_arrays,
-    read_json,
     write_arrays,
     write_json,
 )
@@ -30,7 +29,14 @@ from cbmr.priors import blend, choose_weight, priors_of_new_tracks, training_tar
 from cbmr.spectrograms import SpectrogramStore, Store, store_folder
 from cbmr.vectors import Vectors, load_vectors, save_vectors
 from tasks.command import defaults_of
-from tasks.runs import MANIFESTS, progress, say, where, write_manifest
+from tasks.runs import (
+    MANIFESTS,
+    progress,
+    say,
+    where,
+    whole_manifest,
+    write_manifest,
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ def gather(
     tracks of `corpus`; with the listeners of the file `users` in place of the factors' own, where
     it is there."""
     folder = Path(cfg.run)
-    fitted = read_json(folder / MANIFESTS["factorize"])["settings"]["holdout"]
+    fitted = whole_manifest(cfg, "factorize")["settings"]["holdout"]
     if fitted != cfg.holdout:
         raise InputError(
             f"holdout={str(cfg.holdout).lower()}, but {folder / 'factors.npz'} was made with "
@@ -236,7 +242,7 @@ def save_stage(
     save_encoder(folder / "encoder.pt", encoder)
     save_stage_vectors(folder, vectors, mixed)
     write_json(folder / "metrics.json", metrics)
-    names = ["encoder.pt", "embeddings.npz"]
+    names = ["encoder.pt", "embeddings.npz", "metrics.json"]
     if users is None:
         (folder / "users.npz").unlink(missing_ok=True)
     else:

@@ -1,14 +1,13 @@
 """`python -m tasks.status`: what a run holds, made how, and what is stale."""
 
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from cbmr.errors import InputError
 from cbmr.files import read_json
 from tasks.command import command
-from tasks.runs import MANIFESTS, inputs_now, serving_stage, where
+from tasks.runs import MANIFESTS, inputs_now, missing_output, read_manifest, serving_stage, where
 
 NEEDED = {
     "regress": ("factors.json",),
@@ -24,11 +23,7 @@ def run(cfg: DictConfig) -> None:
         print(f"{folder}: nothing yet")
         return
     for store in sorted(folder.glob("spectrograms/*/catalogue.json")):
-        catalogue = read_json(store)
-        print(
-            f"scan       {store.parent.name}: {len(catalogue['tracks'])} tracks, "
-            f"{len(catalogue['skipped'])} skipped"
-        )
+        print(f"scan       {store.parent.name}: {_scanned(store)}")
     for task, name in MANIFESTS.items():
         if task == "update" and not (folder / name).exists():
             continue  # only an encoder from elsewhere leaves it
@@ -37,8 +32,7 @@ def run(cfg: DictConfig) -> None:
             continue
         why = stale(cfg, task)
         state = f"stale: {why}" if why else "present"
-        settings = read_json(folder / name).get("settings", {})
-        print(f"{task:10s} {state}  {_flat(settings)}".rstrip())
+        print(f"{task:10s} {state}  {_settings(folder, task)}".rstrip())
 
 
 def stale(cfg: DictConfig, task: str) -> str:
@@ -47,13 +41,17 @@ def stale(cfg: DictConfig, task: str) -> str:
         return _changed(cfg, task)
     except InputError as error:
         return str(error)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
 
 
 def _changed(cfg: DictConfig, task: str) -> str:
     folder = Path(cfg.run)
-    manifest = read_json(folder / MANIFESTS[task])
     if task == "index":
         return _check_index(cfg)
+    manifest, lost = read_manifest(folder, task), missing_output(folder, task)
+    if lost is not None:
+        return f"{lost.name} is gone"
     gone = [name for name in NEEDED.get(task, ()) if not (folder / name).exists()]
     hears = "mel" in manifest["settings"].get("encoder", {})
     if hears and not list(folder.glob("spectrograms/*/catalogue.json")):
@@ -72,13 +70,25 @@ def _check_index(cfg: DictConfig) -> str:
     folder = Path(cfg.run)
     stage = serving_stage(OmegaConf.create({"corpus": cfg.corpus, "run": cfg.run, "stage": None}))
     vectors = load_vectors(folder / stage / "embeddings.npz")
-    encoder_hash = read_json(folder / MANIFESTS[stage])["outputs"]["encoder.pt"]
+    encoder_hash = read_manifest(folder, stage)["outputs"]["encoder.pt"]
     index = load_index(folder / "index", vectors, encoder_hash=encoder_hash)
     return f"{index.changed} tracks changed since" if index.changed else ""
 
 
-def _flat(settings: dict[str, Any]) -> str:
-    """The settings on a line; of a group, the option's name."""
+def _scanned(catalogue: Path) -> str:
+    try:
+        found = read_json(catalogue)
+        return f"{len(found['tracks'])} tracks, {len(found['skipped'])} skipped"
+    except (InputError, KeyError):
+        return "damaged: delete the folder, and python -m tasks.scan decodes all anew"
+
+
+def _settings(folder: Path, task: str) -> str:
+    """The settings on a line; of a group, the option's name. None where `stale` tells why not."""
+    try:
+        settings = read_manifest(folder, task)["settings"]
+    except InputError:
+        return ""
     return " ".join(
         f"{key}={value['name'] if isinstance(value, dict) else value}"
         for key, value in settings.items()

@@ -25,6 +25,7 @@ from tasks.runs import (
     SERVED,
     progress,
     read_corpus,
+    read_manifest,
     say,
     serving_stage,
     settings_of,
@@ -53,7 +54,7 @@ def material(cfg: DictConfig) -> Material:
 
     spec = load_encoder(Path(cfg.run) / "update" / "encoder.pt").mel_spec
     assert spec is not None, "the stage is made by an encoder of sound"
-    excerpts = read_json(Path(cfg.run) / MANIFESTS["update"])["excerpts"]
+    excerpts = read_manifest(Path(cfg.run), "update")["excerpts"]
     store = SpectrogramStore(_store_folder(cfg, spec, excerpts))
     return Material({"spectrograms": store.fingerprint})
 
@@ -77,7 +78,7 @@ def run(cfg: DictConfig) -> None:
     run_folder, encoder_hash = Path(cfg.run), file_hash(encoder_file)
     folder, manifest = run_folder / stage, {}
     if (run_folder / MANIFESTS[stage]).exists():
-        manifest = read_json(run_folder / MANIFESTS[stage])
+        manifest = read_manifest(run_folder, stage)
         stands = load_vectors(folder / "embeddings.npz")
         _index(cfg, stands, manifest["outputs"]["encoder.pt"])
     blend = _prior(cfg, stage, manifest)

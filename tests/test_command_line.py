@@ -334,6 +334,42 @@ def test_status_says_what_is_there_and_what_is_stale(home, tmp_path):
     assert "present" in lines["index"]
 
 
+@pytest.mark.parametrize(
+    ("gone", "line"),
+    [
+        ("factors.npz", "factorize  stale: factors.npz is gone"),
+        ("regress/encoder.pt", "regress    stale: encoder.pt is gone"),
+        ("rank/embeddings.npz", "rank       stale: embeddings.npz is gone"),
+        ("rank/metrics.json", "rank       stale: metrics.json is gone"),
+    ],
+)
+def test_a_file_that_is_gone_is_named_and_so_is_what_makes_it_again(home, tmp_path, gone, line):
+    shutil.copytree(home / "made", tmp_path / "run")
+    shared = {"corpus": home / "corpus", "run": "run", "cwd": tmp_path}
+    (tmp_path / "run" / gone).unlink()
+    shown = succeeded(task("status", **shared)).stdout.splitlines()
+    assert any(each.startswith(line) for each in shown)
+    assert shown[-1].startswith("analyze")  # to the end of its list
+    again = f"python -m tasks.{line.split()[0]}"
+    if gone in ("factors.npz", "regress/encoder.pt"):
+        refused(task("rank", **shared), "is gone", again)
+    if gone in ("factors.npz", "rank/embeddings.npz"):
+        refused(task("recommend", "user=u0", **shared), "is gone", again)
+
+
+@pytest.mark.parametrize("text", ['{"task": "rank"', "{}", '{"settings": {}, "inputs": null}'])
+def test_a_damaged_manifest_is_named_and_how_it_is_mended(home, tmp_path, text):
+    shutil.copytree(home / "made", tmp_path / "run")
+    shared = {"corpus": home / "corpus", "run": "run", "cwd": tmp_path}
+    (tmp_path / "run/rank/manifest.json").write_text(text)
+    shown = succeeded(task("status", **shared)).stdout
+    assert "delete it, and python -m tasks.rank makes it anew" in shown
+    assert shown.splitlines()[-1].startswith("analyze")
+    refused(task("playlist", "seed=t0", **shared), "delete it, and python -m tasks.rank")
+    (tmp_path / "run/factors.json").write_text(text)
+    refused(task("rank", **shared), "delete it, and python -m tasks.factorize")
+
+
 def test_status_sees_a_changed_vote_and_a_changed_play(home, tmp_path):
     shutil.copytree(home / "made", tmp_path / "run")
     shutil.copytree(home / "corpus", tmp_path / "corpus")

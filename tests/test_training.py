@@ -444,6 +444,19 @@ def test_an_odd_one_out_answer_trains_beside_the_thumbs(made, tmp_path, capsys):
         run_task(rank, tmp_path / "corpus", tmp_path / "run", *TINY, "evidence.skips=0.5")
 
 
+def test_the_same_command_makes_again_what_is_gone_or_damaged(made, tmp_path):
+    """From its last checkpoint, to the same bits."""
+    shutil.copytree(made / "run", tmp_path / "run")
+    settings = read_json(made / "run/rank/manifest.json")["settings"]
+    same = [*TINY, "epochs=6", "learning_rate=0.3", "anchor=0"]
+    assert settings["epochs"] == 6
+    for name, damage in (("metrics.json", None), ("embeddings.npz", None), ("manifest.json", "{")):
+        path = tmp_path / "run/rank" / name
+        path.write_text(damage) if damage else path.unlink()
+        run_task(rank, made / "corpus", tmp_path / "run", *same)
+        assert path.read_bytes() == (made / "run/rank" / name).read_bytes()
+
+
 def test_other_votes_on_validation_tracks_leave_a_stage_that_can_be_evaluated(made, tmp_path):
     """None on one seed any more: what was trained on and what is held out are the same."""
     shutil.copytree(made / "corpus", tmp_path / "corpus")
