@@ -33,7 +33,7 @@ FOLDS = 3
 MOST_VOTES = 20_000
 """That the rate is estimated from: a hundredth either way by then."""
 FEWEST_VOTES = 200
-"""Below these a signal cannot be told from none."""
+"""Below these neither a signal can be told from none nor slips from chance."""
 LEAST_GAIN = 3.0
 """Standard errors by which likeness has to foretell votes better than chance."""
 FIRST_SCALE = 3.0
@@ -104,14 +104,17 @@ def fit_votes(
     """The most likely model of votes on tracks with unit-norm `vectors` `[tracks, size]`.
 
     Without a `flip_rate` it is the one under which votes left out of the fit are the most likely,
-    of `FLIP_RATES` by `FOLDS` folds. Fitted with all else it would come out near 0, as the biases
-    soak up what slips add. InputError for a rate outside 0 to .45.
+    of `FLIP_RATES` by `FOLDS` folds, and 0 below `FEWEST_VOTES`. Fitted with all else it would come
+    out near 0, as the biases soak up what slips add. InputError for a rate outside 0 to .45.
     """
     if flip_rate is not None and not 0 <= flip_rate <= FLIP_RATES[-1]:
         raise InputError(f"flip_rate={flip_rate}: expected 0 to {FLIP_RATES[-1]}")
     x = torch.from_numpy(vectors.astype(np.float32))
     listeners = int(votes.user.max(initial=-1)) + 1
-    rates = FLIP_RATES if flip_rate is None else (flip_rate,)
+    if flip_rate is None:
+        rates = FLIP_RATES if len(votes) >= FEWEST_VOTES else FLIP_RATES[:1]
+    else:
+        rates = (flip_rate,)
     rng = np.random.default_rng(rng_seed)
     some = votes[rng.permutation(len(votes))[:MOST_VOTES]]
     flip_rate, foretold = _best_rate(x, some, listeners, rates)

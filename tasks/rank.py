@@ -117,6 +117,7 @@ def run(cfg: DictConfig) -> None:
     model = fit_votes(queries, votes, flip_rate=cfg.flip_rate, rng_seed=cfg.rng_seed)
     say(f"rank: {model}")
     meant, certainty = model.corrected(queries, votes)
+    say(f"rank: {int((meant.up != votes.up).sum())} of {len(votes)} votes are turned round")
     preferences = make_preferences(meant, *others, certainty=certainty, within=cfg.within)
     _check_sides(cfg, preferences)
     before = valid.measure(stage_1.of(store.track_ids[valid.rows]))

@@ -56,6 +56,18 @@ def test_a_fit_is_the_same_to_the_bit_on_several_threads(two_threads):
         assert np.array_equal(getattr(first, name), getattr(again, name)), name
 
 
+def test_a_few_votes_are_left_as_they_are_recorded():
+    """Three ups and two downs on one station: too few to tell a slip from a vote."""
+    factors = simulated(np.random.default_rng(0), 1, flip_rate=0.0)[0]
+    none = np.zeros(5, dtype=int)
+    votes = Thumbs(none, none, np.arange(1, 6), np.array([True, True, False, True, False]))
+    fitted = fit_votes(factors, votes, flip_rate=None, rng_seed=0)
+    meant, certainty = fitted.corrected(factors, votes)
+    assert fitted.flip_rate == 0
+    assert np.array_equal(meant.up, votes.up) and (certainty == 1).all()
+    assert fit_votes(factors, votes, flip_rate=0.2, rng_seed=0).flip_rate == 0.2
+
+
 def test_who_never_voted_does_not_lessen_how_far_voters_differ():
     """The same votes, their listeners and tracks among ten times as many."""
     factors, votes, _ = simulated(np.random.default_rng(0), 4_000, flip_rate=0.0)
