@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cbmr.errors import InputError
-from tasks.runs import locked, say
+from tasks.runs import locked, say, share
 
 OmegaConf.register_new_resolver("cores", lambda: os.cpu_count() or 1, replace=True)
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
@@ -51,6 +51,9 @@ AT_LEAST_ZERO = {
     "worst",
 }  # fmt: skip
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it."""
+
 
 def command(
     name: str, run: Callable[[DictConfig], None], *, writes: bool = True, waits: bool = True
@@ -66,9 +69,13 @@ def command(
     defects: list[Exception] = []
 
     def job(cfg: DictConfig) -> None:
+        if INTERRUPTED in statuses:
+            return  # Ctrl-C is meant for a whole sweep
         hydra_cfg = HydraConfig.get()
         if hydra_cfg.mode == RunMode.MULTIRUN:
+            shared = Path(cfg.run)
             cfg.run = _literal(f"{cfg.run}/{hydra_cfg.job.num}")
+            share(shared, Path(cfg.run), name)
             say(f"{cfg.run}: {' '.join(hydra_cfg.overrides.task)}")
         try:
             statuses.append(_status(lambda: _checked_run(cfg, run, writes, waits)))
@@ -170,7 +177,7 @@ def _status(action: Callable[[], None]) -> int:
         return 1
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from here")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

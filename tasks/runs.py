@@ -44,6 +44,13 @@ MANIFESTS = {
     "analyze": "analysis/manifest.json",
 }
 
+UPSTREAM = ("scan", "factorize", "pretrain", "regress", "rank", "index")
+"""What may come before a task, in this order; all of it before those that are not here."""
+CHANGE = ("embed", "forget", "update")
+"""Tasks that change what others made."""
+LEAVES = {"scan": ("spectrograms",), "factorize": ("factors.npz", "factors.json")}
+"""What a task leaves in the run, where that is no folder of its own name."""
+
 
 def say(text: str) -> None:
     """A line for the person, on standard error: standard output is for results."""
@@ -113,6 +120,19 @@ def require(task: str, cfg: DictConfig) -> None:
         return
     say(f"{task}: missing in {cfg.run}, made now by its defaults")
     importlib.import_module(f"tasks.{task}").run(defaults_of(task, cfg))
+
+
+def share(run: Path, job: Path, task: str) -> None:
+    """Let a job's run begin from what comes before `task` in another run, by links to it; nothing
+    is shared with a task that would change it there."""
+    if task in CHANGE:
+        return
+    before = UPSTREAM[: UPSTREAM.index(task)] if task in UPSTREAM else UPSTREAM
+    for name in (name for made in before for name in LEAVES.get(made, (made,))):
+        link = job / name
+        if (run / name).exists() and not link.is_symlink() and not link.exists():
+            job.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(Path("..") / name)
 
 
 def where(cfg: DictConfig) -> str:

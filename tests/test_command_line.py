@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -402,6 +403,23 @@ def test_a_sweep_gives_each_job_a_run_of_its_own(home, tmp_path):
         factors = np.load(tmp_path / "${a} run" / str(job) / "factors.npz")
         assert factors["item_factors"].shape[1] == size
     assert [path.name for path in tmp_path.iterdir()] == ["${a} run"]
+
+
+def test_a_sweep_begins_from_what_its_run_has(home, tmp_path):
+    """Stage 2 from the stage 1 that is there, whose files stay as they are."""
+    shutil.copytree(home / "made", tmp_path / "run")
+    before = (tmp_path / "run/regress/encoder.pt").read_bytes()
+    sweep = ["-m", "within=both,station", "epochs=1", "batch_size=4", "crop_s=4", "workers=1"]
+    result = succeeded(task("rank", *sweep, cwd=tmp_path, corpus=home / "corpus", run="run"))
+    assert "made now by its defaults" not in result.stderr
+    for job, within in enumerate(("both", "station")):
+        folder = tmp_path / "run" / str(job)
+        assert (
+            json.loads((folder / "rank/manifest.json").read_text())["settings"]["within"] == within
+        )
+        assert not (folder / "rank").is_symlink() and not (folder / "index").exists()
+        assert (folder / "regress/encoder.pt").read_bytes() == before
+    succeeded(task("playlist", "seed=t0", cwd=tmp_path, corpus=home / "corpus", run="run/1"))
 
 
 # --- playlists ----------------------------------------------------------------------------------
@@ -978,6 +996,25 @@ def test_a_full_disk_leaves_nothing_half_written(home, small_disk, size, file):
 
 def test_a_run_folder_that_cannot_be_written(home):
     refused(task("scan", cwd=home, corpus="corpus", run="/proc/cbmr"), "/proc/cbmr")
+
+
+def test_control_c_ends_a_whole_sweep(home, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "run/0").mkdir(parents=True)
+    lock = FileLock(tmp_path / "run/0/.lock")
+    lock.acquire()  # so that the first job is there to be ended
+    command = [sys.executable, "-m", "tasks.factorize", "-m", f"corpus={home / 'corpus'}",
+               f"run={tmp_path / 'run'}", "factors.size=3,4"]  # fmt: skip
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        while "waiting" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    lock.release()
+    assert process.returncode == 130
+    assert rest == "interrupted; the same command goes on from here\n"
+    assert not (tmp_path / "run/1").exists()
 
 
 def test_a_second_process_waits_and_says_so(home, tmp_path):
