@@ -36,8 +36,10 @@ class Vectors:
         if off.any():
             row = int(np.argmax(off))
             norm = np.linalg.norm(self.vectors[row])
+            diverged = ": did training diverge? A lower learning_rate helps"
             raise InputError(
                 f"the vector of track {str(self.track_ids[row])!r} has norm {norm:.4f}, expected 1"
+                f"{'' if np.isfinite(norm) else diverged}"
             )
 
     def of(self, track_ids: np.ndarray) -> np.ndarray:

@@ -92,10 +92,13 @@ def _answered(corpus: Corpus, table: pl.DataFrame) -> set[frozenset[int]]:
 
 
 def _with_answer(table: pl.DataFrame, track_ids: np.ndarray, odd: int) -> pl.DataFrame:
-    """The table with a row more; its own columns stay as they are."""
+    """The table with a row more; its own columns stay as they are, and its times of one kind."""
     a, b = np.delete(track_ids, odd).tolist()
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    answer = pl.DataFrame({"a": [a], "b": [b], "odd": [str(track_ids[odd])], "time": [now]})
+    now = datetime.now(UTC)
+    time = now.isoformat(timespec="seconds")
+    if "time" in table.columns and table["time"].str.contains(r"^\s*\d+\s*$").any():
+        time = str(int(now.timestamp()))
+    answer = pl.DataFrame({"a": [a], "b": [b], "odd": [str(track_ids[odd])], "time": [time]})
     return pl.concat([table, answer], how="diagonal")
 
 

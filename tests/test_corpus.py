@@ -162,6 +162,16 @@ def test_times_as_text_are_in_the_order_in_which_they_pass(tmp_path, early, late
             corpus_of(tmp_path, thumbs=wrong)
 
 
+def test_a_time_that_is_none_is_named_by_its_row_in_the_file(tmp_path):
+    """The first row, of a track that is not there, counts too."""
+    thumbs = pl.DataFrame(
+        {"user_id": ["a"] * 3, "seed_id": ["gone", "t0", "t0"], "track_id": ["t1"] * 3,
+         "thumb": [1] * 3, "time": ["2024-01-01", "2024-01-02", "tomorrow"]}
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"'time', row 3: 'tomorrow'"):
+        corpus_of(tmp_path, thumbs=thumbs)
+
+
 def test_votes_on_the_seed_itself_are_counted_and_left_out(tmp_path):
     thumbs = pl.DataFrame(
         {"user_id": ["a", "a"], "seed_id": ["t0"] * 2, "track_id": ["t0", "t1"], "thumb": [1, -1]}

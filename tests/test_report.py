@@ -24,13 +24,17 @@ MODEL = {"regularization": 2.0, "alpha": 2.0, "eps": 1e-6}
 
 
 def test_curves_are_by_epoch_and_the_later_of_two_numbers_counts(tmp_path):
-    """Epoch 2 is there twice, as after an interruption; a loss that was infinite is no point."""
+    """Epoch 2 is there twice, epoch 1 in a log from before an interruption too; a loss that was
+    infinite is no point."""
+    (tmp_path / "metrics-1.csv").write_text("epoch,step,train/loss\n0,5,7.5\n")
+    (tmp_path / "metrics-2.csv").write_text("epoch,step,train/loss\n0,5,8.5\n2,9,1.5\n")
     (tmp_path / "metrics.csv").write_text(
         "epoch,step,train/loss,valid/auc,valid/score\n"
         "0,5,,0.6,0.6\n0,5,3.5,,\n1,9,,0.5,0.5\n1,9,9.0,,\n1,9,,0.7,0.7\n1,9,2.5,,\n2,9,inf,,\n"
     )
-    found = {curve.name: curve.points for curve in curves(tmp_path / "metrics.csv")}
-    assert found == {"train/loss": ((1, 3.5), (2, 2.5)), "valid/auc": ((1, 0.6), (2, 0.7))}
+    found = {curve.name: curve.points for curve in curves(tmp_path)}
+    losses = (1, 3.5), (2, 2.5), (3, 1.5)
+    assert found == {"train/loss": losses, "valid/auc": ((1, 0.6), (2, 0.7))}
 
 
 def test_the_evaluations_numbers_become_rows_again():

@@ -222,3 +222,12 @@ def test_a_survey_never_imports_torch(corpus):
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], input=b"1\n", env=ENVIRONMENT, check=True)
+
+
+def test_an_answer_beside_times_in_seconds_is_in_seconds(corpus):
+    """A table has times of one kind, or it could not be read again."""
+    (corpus / "triplets.csv").write_text("a,b,odd,time\nt0,t2,t1,1700000000\n")
+    survey(corpus, "1\nq\n")
+    times = pl.read_csv(corpus / "triplets.csv")["time"]
+    assert times.dtype.is_integer() and times[1] > times[0]
+    assert len(read_corpus(corpus, uses=["triplets"]).triplets.odd) == 2

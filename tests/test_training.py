@@ -26,6 +26,7 @@ from cbmr.files import read_json
 from cbmr.learners import FactorRegression, Listeners, ThumbRanking, train
 from cbmr.logmel import MelSpec
 from cbmr.preferences import make_preferences
+from cbmr.report.findings import curves
 from cbmr.vectors import load_vectors
 from tasks import evaluate, factorize, rank, regress, scan
 from tasks.command import CONF
@@ -263,6 +264,8 @@ def test_an_interrupted_training_remembers_its_best_epoch(moved, made, tmp_path,
     run_task(rank, made / "corpus", run, *TINY)
     assert next(scores, "all asked") == "all asked"
     assert json.loads((run / "rank/metrics.json").read_text())["epoch"] == 1
+    losses = next(curve for curve in curves(run / "rank/logs") if curve.name == "train/loss")
+    assert [epoch for epoch, _ in losses.points] == [1, 2, 3]
 
 
 def test_ctrl_c_ends_in_one_line_and_130(made, tmp_path):
@@ -331,6 +334,16 @@ def test_every_objective_of_stage_1_trains_and_stage_2_goes_on_from_it(made, tmp
         users, factors = (np.load(tmp_path / name) for name in ("regress/users.npz", "factors.npz"))
         assert users["user_ids"].tolist() == factors["user_ids"].tolist()
         assert users["user_factors"].shape == factors["user_factors"].shape
+
+
+def test_a_diverged_training_without_validation_says_what_helps(made, tmp_path):
+    """One vote: nothing validates, so it is the vectors that tell."""
+    shutil.copytree(made / "corpus", tmp_path / "corpus")
+    shutil.copytree(made / "run", tmp_path / "run")
+    thumbs = pl.DataFrame({"user_id": "u0", "seed_id": "t0", "track_id": "t2", "thumb": 1})
+    thumbs.write_parquet(tmp_path / "corpus/thumbs.parquet")
+    with pytest.raises(InputError, match="A lower learning_rate helps"):
+        run_task(rank, tmp_path / "corpus", tmp_path / "run", *TINY, "learning_rate=1e6")
 
 
 def test_a_corpus_of_vectors_goes_the_same_way(made, tmp_path, monkeypatch):

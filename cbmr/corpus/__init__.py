@@ -126,20 +126,21 @@ def make_corpus(
         thumbs = checked_table("thumbs", thumbs, files["thumbs"], notes)
         bad_thumb = ~pl.col("thumb").is_in([1, -1])
         refuse_rows(thumbs, "thumb", bad_thumb, files["thumbs"], "+1 (up) or -1 (down)")
+        thumbs = with_order(thumbs, files["thumbs"])
         thumbs = of_known_tracks(thumbs, ("seed_id", "track_id"), track_ids, files["thumbs"], notes)
-        thumbs = not_on_the_seed(with_order(thumbs, files["thumbs"]), files["thumbs"], notes)
+        thumbs = not_on_the_seed(thumbs, files["thumbs"], notes)
     if exposures is not None:
         file = files["exposures"]
         exposures = checked_table("exposures", exposures, file, notes)
         refuse_exposures(exposures, file)
-        exposures = of_known_tracks(exposures, ("seed_id", "track_id"), track_ids, file, notes)
         exposures = with_order(exposures, file)
+        exposures = of_known_tracks(exposures, ("seed_id", "track_id"), track_ids, file, notes)
     if triplets is not None:
         file = files["triplets"]
         triplets = checked_table("triplets", triplets, file, notes)
         refuse_triplets(triplets, file)
-        triplets = of_known_tracks(triplets, ("a", "b", "odd"), track_ids, file, notes)
         triplets = with_order(triplets, file)
+        triplets = of_known_tracks(triplets, ("a", "b", "odd"), track_ids, file, notes)
 
     tables = [table for table in (plays, thumbs, exposures, triplets) if table is not None]
     users = [text(table, "user_id") for table in tables]

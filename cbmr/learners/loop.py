@@ -47,6 +47,7 @@ def train(
         checkpoints.mkdir(parents=True)
         mark.write_text(fingerprint)
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
+    _set_logs_aside(folder / "logs", goes_on=last.exists())
     # The best first: the last, from which an interrupted training goes on, knows it then.
     kept = {best: "valid/score", last: None} if keep_best else {last: None}
     callbacks: list[Callback] = [
@@ -73,7 +74,7 @@ def train(
             deterministic="warn",
             callbacks=callbacks,
             plugins=_WholeCheckpoints(),
-            logger=CSVLogger(folder, name="logs", version=""),
+            logger=CSVLogger(folder, name="logs", version="", flush_logs_every_n_steps=1),
             limit_val_batches=0 if learner.validate is None else None,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
@@ -84,6 +85,16 @@ def train(
     learner.load_state_dict(state["state_dict"])
     learner.cpu().eval()
     return int(state["epoch"]) + 1
+
+
+def _set_logs_aside(logs: Path, *, goes_on: bool) -> None:
+    """Keep the numbers of what was trained before an interruption as `metrics-1.csv` and so on:
+    Lightning's logger begins its file anew."""
+    log = logs / "metrics.csv"
+    if not goes_on:
+        shutil.rmtree(logs, ignore_errors=True)
+    elif log.exists():
+        log.rename(logs / f"metrics-{len(list(logs.glob('metrics-*.csv'))) + 1}.csv")
 
 
 def precision() -> Literal["bf16-mixed", "32-true"]:

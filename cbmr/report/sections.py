@@ -55,13 +55,13 @@ def training_curves(run: Path, stages: Mapping[str, str]) -> Section | None:
     """The curves of each stage that left any, with the epoch whose weights were kept."""
     of = []
     for stage, name in stages.items():
-        log, metrics = run / stage / "logs" / "metrics.csv", run / stage / "metrics.json"
-        if log.exists() and metrics.exists():
+        logs, metrics = run / stage / "logs", run / stage / "metrics.json"
+        if logs.exists() and metrics.exists():
             block = {
                 "kind": "curves",
                 "heading": f"{stage}, {name}",
                 "kept": read_json(metrics).get("epoch", 0),
-                "curves": [asdict(curve) for curve in curves(log)],
+                "curves": [asdict(curve) for curve in curves(logs)],
             }
             of.append(block)
     note = "Training and validation by epoch; the dashed line is where the weights were kept."
