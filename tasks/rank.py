@@ -104,6 +104,7 @@ def run(cfg: DictConfig) -> None:
 
     from cbmr.embed import embed_store
     from cbmr.encoder import load_encoder
+    from cbmr.evaluation.held_out import forgotten
     from cbmr.preferences import make_preferences
     from cbmr.priors import seed_queries
     from cbmr.votes import fit_votes
@@ -145,16 +146,20 @@ def run(cfg: DictConfig) -> None:
         )
         epoch = _fine_tune(cfg, encoder, batches, learned_from, validate, settings)
         vectors = embed_store(encoder, store)
-        tuned = validate and validate(vectors.vectors[valid.rows])
-        if tuned and tuned["score"] <= before["thumbs_auc"]:
-            say("rank: no epoch beats stage 1 on validation, so stage 1's encoder is exported")
+        tuned = vectors.vectors[valid.rows]
+        why = ""
+        if validate and validate(tuned)["score"] <= before["thumbs_auc"]:
+            why = "no epoch beats stage 1 on validation"
+        elif not validate and forgotten(before, valid.measure(tuned)):
+            why = "more listening is lost on validation than may be"
+        if why:
+            say(f"rank: {why}, so stage 1's encoder is exported")
             encoder, vectors = load_encoder(folder / "regress" / "encoder.pt"), stage_1
             epoch = 0
     metrics = {"train_votes": len(votes), "flip_rate": model.flip_rate, "epoch": epoch}
-    if validate:
-        after = valid.measure(vectors.of(store.track_ids[valid.rows]))
-        for name, value in before.items():
-            metrics |= {f"valid_{name}": after[name], f"valid_{name}_stage_1": value}
+    after = valid.measure(vectors.of(store.track_ids[valid.rows]))
+    for name, value in before.items():
+        metrics |= {f"valid_{name}": after[name], f"valid_{name}_stage_1": value}
     mixed = blended(
         defaults_of("embed", cfg), learned_from.corpus, learned_from.factors, store, vectors
     )

@@ -636,6 +636,31 @@ def test_stage_2_notices_thumbs_that_say_nothing(made, tmp_path, capsys):
     assert read_json(tmp_path / "run/rank/metrics.json")["epoch"] == 0
 
 
+def test_listening_is_not_forgotten_where_no_vote_validates(made, tmp_path, capsys, monkeypatch):
+    """Validation has listening and no downs; each measure of it after stage 1's is lower."""
+    shutil.copytree(made / "corpus", tmp_path / "corpus")
+    shutil.copytree(made / "run", tmp_path / "run")
+    path = tmp_path / "corpus/thumbs.parquet"
+    tracks, thumbs = pl.read_parquet(tmp_path / "corpus/tracks.parquet"), pl.read_parquet(path)
+    split = dict(tracks.select("track_id", "split").iter_rows())
+    valid = pl.col("track_id").replace_strict(split) == "valid"
+    thumbs.filter(~valid | (pl.col("thumb") == 1)).write_parquet(path)
+    for lost, kept in ((0.02, False), (0.005, True)):
+        heard = iter([0.9])
+        monkeypatch.setattr(
+            HeldOut,
+            "measure",
+            lambda *_, now=0.9 - lost, heard=heard: {"listening_auc": next(heard, now)},
+        )
+        run_task(rank, tmp_path / "corpus", tmp_path / "run", *TINY, f"anchor={lost}")
+        said = capsys.readouterr().err
+        assert "no votes of both kinds" in said
+        assert ("more listening is lost on validation" in said) is not kept
+        same = load_encoder(tmp_path / "run/rank/encoder.pt").network.state_dict()
+        first = load_encoder(made / "run/regress/encoder.pt").network.state_dict()
+        assert all(torch.equal(first[name], same[name]) for name in first) is not kept
+
+
 def test_frozen_convolutions_and_slower_layers(made, tmp_path):
     """Frozen, no convolution moves and the rest does; with layers slower from the top down, the
     first convolution moves less than it does otherwise."""

@@ -74,10 +74,16 @@ class HeldOut:
 
         def score(embeddings: np.ndarray) -> dict[str, float]:
             now = self.measure(embeddings)
-            forgot = now["listening_auc"] < before["listening_auc"] - LISTENING_LOSS
-            return {**now, "score": 0.0 if forgot else now["thumbs_auc"]}
+            return {**now, "score": 0.0 if forgotten(before, now) else now["thumbs_auc"]}
 
         return score
+
+
+def forgotten(before: dict[str, float], now: dict[str, float]) -> bool:
+    """Whether listening, where it was measured, is below what stage 2 may keep."""
+    return (
+        "listening_auc" in now and now["listening_auc"] < before["listening_auc"] - LISTENING_LOSS
+    )
 
 
 def held_out(corpus: Corpus, factors: Factors, store: Store) -> HeldOut:
