@@ -113,7 +113,10 @@ def _checked_run(
     added = [key for key in overrides if key.startswith(("+", "~"))]
     defaults = hydra.compose(HydraConfig.get().job.config_name or "", overrides=groups)
     if added:
-        raise InputError(_unknown_key(added[0].lstrip("+~"), defaults))
+        key = added[0].lstrip("+~")
+        if key in _keys(defaults):
+            raise InputError(f"{added[0]}: nothing is added or left out: expected {key}=VALUE")
+        raise InputError(_unknown_key(key, defaults))
     check_settings(cfg, defaults)
     if writes:
         with locked(Path(cfg.run), waits=waits) as held:

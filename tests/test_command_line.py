@@ -735,6 +735,7 @@ def test_a_seed_that_matches_nothing_or_several(home):
     [
         (["epoch=3"], ["'epoch' is no setting", "is 'epochs' meant"]),
         (["+epochz=3"], ["'epochz' is no setting", "is 'epochs' meant"]),
+        (["~epochs"], ["~epochs: nothing is added or left out: expected epochs=VALUE"]),
         (["epochs=many"], ["epochs=many", "a whole number"]),
         (["epochs=0"], ["epochs=0", "above 0"]),
         (["learning_rate=-1"], ["learning_rate=-1", "above 0"]),
