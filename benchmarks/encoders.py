@@ -16,7 +16,7 @@ from cbmr.encoder import ENCODERS
 from cbmr.learners import LARGEST_GRADIENT, MOMENTUM, precision
 from cbmr.losses import factor_error
 from tasks.command import CONF
-from tasks.runs import plain
+from tasks.manifests import plain
 
 BATCH, FRAMES, VECTOR, FACTORS, STEPS, ROUNDS = 32, 300, 512, 40, 6, 3
 

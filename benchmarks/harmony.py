@@ -47,7 +47,7 @@ from cbmr.spectrograms import read_logmels
 from tasks import factorize, regress
 from tasks.command import CONF
 from tasks.evaluate import SIMULATED
-from tasks.runs import say
+from tasks.terminal import say
 
 SEEDS, PIECES, DRAWS = 5, 20, 1_000
 WORLD = 0

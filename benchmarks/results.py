@@ -51,8 +51,9 @@ from cbmr.vectors import aligned
 from tasks import factorize, pretrain, regress, scan
 from tasks.command import CONF, check_settings
 from tasks.evaluate import SIMULATED
-from tasks.runs import plain, say
+from tasks.manifests import plain
 from tasks.stages import predicted_vectors, with_users
+from tasks.terminal import say
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "RESULTS.md"

@@ -47,8 +47,8 @@ from tasks import factorize, rank, regress, scan
 from tasks.command import CONF
 from tasks.evaluate import SIMULATED
 from tasks.rank import LOSSES
-from tasks.runs import say
 from tasks.stages import predicted_vectors
+from tasks.terminal import say
 
 WORLDS, BOOTSTRAPS, PROCESSES = 3, 200, 2
 RATES = (0.1, 0.03)

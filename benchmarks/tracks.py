@@ -38,7 +38,7 @@ from cbmr.evaluation import Table
 from cbmr.sources.demo import make_demo
 from tasks.command import CONF
 from tasks.evaluate import SIMULATED
-from tasks.runs import say
+from tasks.terminal import say
 
 SIZES: dict[str, dict[str, Any]] = {
     "600 tracks": {},

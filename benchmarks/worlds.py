@@ -22,8 +22,8 @@ from tasks import factorize, rank, regress, scan
 from tasks.command import CONF, defaults_of
 from tasks.demo import make_world
 from tasks.evaluate import COMPARED, PAIRS, SIMULATED, STAGES
-from tasks.runs import say
 from tasks.stages import predicted_vectors
+from tasks.terminal import say
 
 WORLDS, TRAININGS, BOOTSTRAPS = 3, 2, 200
 EXCERPT_S = 30.0

@@ -15,18 +15,9 @@ from cbmr.errors import InputError
 from cbmr.files import content_hash, file_hash, whole_file
 from cbmr.playlists import FORMATS, PATHS, Catalogue, Playlist, format_playlist
 from tasks.command import command
-from tasks.runs import (
-    MANIFESTS,
-    is_fresh,
-    progress,
-    read_corpus,
-    read_manifest,
-    say,
-    serving_stage,
-    settings_of,
-    where,
-    write_manifest,
-)
+from tasks.manifests import MANIFESTS, is_fresh, read_manifest, settings_of, where, write_manifest
+from tasks.runs import read_corpus, serving_stage
+from tasks.terminal import progress, say
 
 if TYPE_CHECKING:
     from cbmr.analysis.cards import Card, UnitList

@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cbmr.errors import InputError
-from tasks.runs import locked, say, share
+from tasks.runs import locked, share
+from tasks.terminal import say
 
 OmegaConf.register_new_resolver("cores", lambda: os.cpu_count() or 1, replace=True)
 CONF = str(Path(__file__).resolve().parent.parent / "conf")

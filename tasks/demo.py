@@ -6,7 +6,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from tasks.command import command, defaults_of
-from tasks.runs import plain, progress, say
+from tasks.manifests import plain
+from tasks.terminal import progress, say
 
 STEPS = ("scan", "factorize", "regress", "rank", "index", "evaluate")
 

@@ -11,16 +11,9 @@ from cbmr.errors import InputError
 from cbmr.files import file_hash, write_arrays, write_json
 from cbmr.priors import PRIORS
 from tasks.command import command
-from tasks.runs import (
-    MANIFESTS,
-    OF_FACTORS,
-    progress,
-    read_corpus,
-    read_manifest,
-    require_same_space,
-    say,
-    serving_stage,
-)
+from tasks.manifests import MANIFESTS, read_manifest, require_same_space
+from tasks.runs import OF_FACTORS, read_corpus, serving_stage
+from tasks.terminal import progress, say
 
 if TYPE_CHECKING:
     from cbmr.encoder import Encoder

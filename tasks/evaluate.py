@@ -10,19 +10,18 @@ from cbmr.corpus import Corpus
 from cbmr.errors import InputError
 from cbmr.files import content_hash, file_hash, write_json
 from tasks.command import command
-from tasks.runs import (
+from tasks.manifests import (
     MANIFESTS,
     inputs_now,
     plays_hash,
-    read_corpus,
     read_manifest,
-    require,
     require_same_space,
-    say,
     settings_of,
     where,
     write_manifest,
 )
+from tasks.runs import read_corpus, require
+from tasks.terminal import say
 
 if TYPE_CHECKING:
     import numpy as np

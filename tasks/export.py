@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 from cbmr.errors import InputError
 from cbmr.files import file_hash
 from tasks.command import command
-from tasks.runs import say, serving_stage
+from tasks.runs import serving_stage
+from tasks.terminal import say
 
 
 def run(cfg: DictConfig) -> None:

@@ -9,7 +9,9 @@ from omegaconf import DictConfig
 from cbmr.corpus import Corpus, Plays, training_plays
 from cbmr.files import file_hash
 from tasks.command import command
-from tasks.runs import is_fresh, plain, plays_hash, read_corpus, say, settings_of, write_manifest
+from tasks.manifests import is_fresh, plain, plays_hash, settings_of, write_manifest
+from tasks.runs import read_corpus
+from tasks.terminal import say
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,10 @@ from cbmr.playlists import (
 )
 from cbmr.vectors import load_vectors
 from tasks.command import command
+from tasks.manifests import read_manifest
 from tasks.playlist import give, heard
-from tasks.runs import (
-    read_corpus,
-    read_manifest,
-    say,
-    serving_stage,
-)
+from tasks.runs import read_corpus, serving_stage
+from tasks.terminal import say
 
 FEWEST = 5
 """Tracks in a list; of fewer it cannot be said which is the odd one."""

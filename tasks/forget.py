@@ -42,18 +42,11 @@ from cbmr.forget import (
 )
 from cbmr.forgotten import forgotten, remember
 from tasks.command import command, defaults_of
+from tasks.manifests import MANIFESTS, inputs_now, of_same_space, where
 from tasks.radio import KEYS
-from tasks.runs import (
-    MANIFESTS,
-    SERVED,
-    STATIONS_LOCK,
-    inputs_now,
-    locked,
-    of_same_space,
-    say,
-    where,
-)
+from tasks.runs import SERVED, STATIONS_LOCK, locked
 from tasks.status import stale
+from tasks.terminal import say
 
 OF_USERS = ("factorize", "regress", "rank", "evaluate")
 LEARN = {"track": ("pretrain", *OF_USERS), "user": OF_USERS}

@@ -7,15 +7,9 @@ from omegaconf import DictConfig
 from cbmr.errors import InputError
 from cbmr.files import read_json, write_json
 from tasks.command import command
-from tasks.runs import (
-    MANIFESTS,
-    SERVED,
-    first_stage,
-    read_manifest,
-    require,
-    say,
-    serving_stage,
-)
+from tasks.manifests import MANIFESTS, read_manifest
+from tasks.runs import SERVED, first_stage, require, serving_stage
+from tasks.terminal import say
 
 
 def run(cfg: DictConfig) -> None:

@@ -7,7 +7,8 @@ from omegaconf import DictConfig
 
 from cbmr.sources.tables import counts
 from tasks.command import command
-from tasks.runs import locked, progress, say
+from tasks.runs import locked
+from tasks.terminal import progress, say
 
 PATHS = ("listens", "audio")
 OPTIONS = (*PATHS, "user", "subset", "user_column", "song_column", "time_column")

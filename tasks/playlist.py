@@ -30,15 +30,9 @@ from cbmr.playlists import (
 )
 from cbmr.vectors import load_vectors
 from tasks.command import command
-from tasks.runs import (
-    MANIFESTS,
-    factors_of,
-    read_corpus,
-    read_manifest,
-    say,
-    serving_stage,
-    where,
-)
+from tasks.manifests import MANIFESTS, factors_of, read_manifest, where
+from tasks.runs import read_corpus, serving_stage
+from tasks.terminal import say
 
 RULES = ("negative_distance", "min_duration_s", "max_duration_s", "max_per_artist", "max_per_album",
          "title_variants", "duplicate_similarity", "artist_spacing")  # fmt: skip

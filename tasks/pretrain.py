@@ -10,7 +10,9 @@ from omegaconf import DictConfig
 from cbmr.errors import InputError
 from cbmr.files import content_hash
 from tasks.command import command
-from tasks.runs import is_fresh, plain, read_corpus, say, settings_of
+from tasks.manifests import is_fresh, plain, settings_of
+from tasks.runs import read_corpus
+from tasks.terminal import say
 
 if TYPE_CHECKING:
     from cbmr.spectrograms import Store

@@ -35,20 +35,9 @@ from cbmr.radio import (
 )
 from cbmr.vectors import Vectors, load_vectors
 from tasks.command import command
-from tasks.runs import (
-    MANIFESTS,
-    OF_FACTORS,
-    SERVED,
-    STATIONS_LOCK,
-    factors_of,
-    locked,
-    read_corpus,
-    read_manifest,
-    require_same_space,
-    say,
-    serving_stage,
-    where,
-)
+from tasks.manifests import MANIFESTS, factors_of, read_manifest, require_same_space, where
+from tasks.runs import OF_FACTORS, SERVED, STATIONS_LOCK, locked, read_corpus, serving_stage
+from tasks.terminal import say
 
 FORMAT_VERSION = 1
 PICKS = 5

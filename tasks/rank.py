@@ -10,14 +10,9 @@ from omegaconf import DictConfig
 from cbmr.errors import InputError
 from cbmr.files import content_hash, file_hash
 from tasks.command import command, defaults_of
-from tasks.runs import (
-    is_fresh,
-    read_corpus,
-    require,
-    require_same_space,
-    say,
-    settings_of,
-)
+from tasks.manifests import is_fresh, require_same_space, settings_of
+from tasks.runs import read_corpus, require
+from tasks.terminal import say
 
 if TYPE_CHECKING:
     from cbmr.batches import Batches

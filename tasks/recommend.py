@@ -25,17 +25,10 @@ from cbmr.priors import USUAL_K
 from cbmr.recommend import audience, blended_tracks, find_listener, listeners_of, recommend
 from cbmr.vectors import Vectors, aligned, load_vectors
 from tasks.command import command
+from tasks.manifests import read_manifest, require_same_space, where, whole_manifest
 from tasks.playlist import give, heard, say_what_is_missing
-from tasks.runs import (
-    OF_FACTORS,
-    read_corpus,
-    read_manifest,
-    require_same_space,
-    say,
-    serving_stage,
-    where,
-    whole_manifest,
-)
+from tasks.runs import OF_FACTORS, read_corpus, serving_stage
+from tasks.terminal import say
 
 RULES = ("max_per_artist", "max_per_album", "title_variants", "duplicate_similarity")
 TRACKS, LISTENERS = 50, 1000

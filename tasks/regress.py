@@ -10,16 +10,9 @@ from cbmr.corpus import training_plays
 from cbmr.errors import InputError
 from cbmr.files import file_hash
 from tasks.command import command, defaults_of
-from tasks.runs import (
-    is_fresh,
-    plain,
-    plays_hash,
-    read_corpus,
-    read_manifest,
-    require,
-    say,
-    settings_of,
-)
+from tasks.manifests import is_fresh, plain, plays_hash, read_manifest, settings_of
+from tasks.runs import read_corpus, require
+from tasks.terminal import say
 
 if TYPE_CHECKING:
     from tasks.stages import Material

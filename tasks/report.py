@@ -18,8 +18,10 @@ from cbmr.report import HeldOutFit, held_out_fit, sections, typical_tracks, writ
 from cbmr.vectors import aligned, load_vectors
 from tasks.command import command
 from tasks.evaluate import SIMULATED
-from tasks.runs import MANIFESTS, first_stage, read_corpus, say, serving_stage, where
+from tasks.manifests import MANIFESTS, where
+from tasks.runs import first_stage, read_corpus, serving_stage
 from tasks.status import stale
+from tasks.terminal import say
 
 STAGES = {"pretrain": "without labels", "regress": "stage 1", "rank": "stage 2"}
 LIBRARIES = ("cbmr", "torch", "numpy", "implicit", "annoy")

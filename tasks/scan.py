@@ -6,7 +6,8 @@ from omegaconf import DictConfig
 
 from cbmr.errors import InputError
 from tasks.command import command
-from tasks.runs import progress, read_corpus, say
+from tasks.runs import read_corpus
+from tasks.terminal import progress, say
 
 
 def run(cfg: DictConfig) -> None:

@@ -29,14 +29,8 @@ from cbmr.priors import blend, choose_weight, priors_of_new_tracks, training_tar
 from cbmr.spectrograms import SpectrogramStore, Store, store_folder
 from cbmr.vectors import Vectors, load_vectors, save_vectors
 from tasks.command import defaults_of
-from tasks.runs import (
-    MANIFESTS,
-    progress,
-    say,
-    where,
-    whole_manifest,
-    write_manifest,
-)
+from tasks.manifests import MANIFESTS, where, whole_manifest, write_manifest
+from tasks.terminal import progress, say
 
 
 @dataclass(frozen=True)

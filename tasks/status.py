@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 from cbmr.errors import InputError
 from cbmr.files import read_json
 from tasks.command import command
-from tasks.runs import MANIFESTS, inputs_now, missing_output, read_manifest, serving_stage, where
+from tasks.manifests import MANIFESTS, inputs_now, missing_output, read_manifest, where
+from tasks.runs import serving_stage
 
 NEEDED = {
     "regress": ("factors.json",),

@@ -15,7 +15,9 @@ from cbmr.evidence import next_three
 from cbmr.files import whole_file
 from cbmr.vectors import load_vectors
 from tasks.command import command
-from tasks.runs import MANIFESTS, SERVED, locked, read_corpus, say
+from tasks.manifests import MANIFESTS
+from tasks.runs import SERVED, locked, read_corpus
+from tasks.terminal import say
 
 PLACES = ("1", "2", "3")
 SKIP, END = "s", "q"

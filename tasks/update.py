@@ -20,18 +20,9 @@ from cbmr.errors import InputError
 from cbmr.files import content_hash, file_hash, read_json, whole_file, write_json
 from cbmr.vectors import Vectors, load_vectors, save_vectors
 from tasks.command import command, defaults_of
-from tasks.runs import (
-    MANIFESTS,
-    SERVED,
-    progress,
-    read_corpus,
-    read_manifest,
-    say,
-    serving_stage,
-    settings_of,
-    where,
-    write_manifest,
-)
+from tasks.manifests import MANIFESTS, read_manifest, settings_of, where, write_manifest
+from tasks.runs import SERVED, read_corpus, serving_stage
+from tasks.terminal import progress, say
 
 if TYPE_CHECKING:
     from cbmr.encoder import Encoder

@@ -26,7 +26,7 @@ from cbmr.sources.adapters import ingest
 from cbmr.spectrograms import SpectrogramStore
 from cbmr.vectors import load_vectors
 from tasks import factorize, forget, index, playlist, radio, regress, scan, status, update
-from tasks.runs import of_same_space
+from tasks.manifests import of_same_space
 from tests.conftest import tone, write_corpus, write_wav
 from tests.test_training import ENCODER, TINY, run_task
 from tests.test_update import write_encoder, write_music

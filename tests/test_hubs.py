@@ -96,7 +96,8 @@ def test_the_index_says_how_many_hubs_there_are_and_keeps_the_correction(tmp_pat
     vectors = crowded()
     made = Vectors(np.array([f"t{row}" for row in range(300)]), vectors)
     save_vectors(tmp_path / "regress/embeddings.npz", made)
-    write_json(tmp_path / "regress/manifest.json", {"outputs": {"encoder.pt": "e"}})
+    made_of = {"settings": {}, "outputs": {"encoder.pt": "e"}}
+    write_json(tmp_path / "regress/manifest.json", made_of)
     run_task(index, tmp_path, tmp_path, "hubs=local_scaling")
     before = measure_hubs(vectors)
     after = measure_hubs(vectors, corrected=True)

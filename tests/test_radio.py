@@ -297,7 +297,7 @@ def write_factors(home, user_factors):
 
 def write_encoder(home, name):
     made = {"factors.npz": file_hash(home / "run/factors.npz")}
-    manifest = {"inputs": made, "outputs": {"encoder.pt": name}}
+    manifest = {"settings": {}, "inputs": made, "outputs": {"encoder.pt": name}}
     (home / "run/rank/manifest.json").write_text(json.dumps(manifest))
 
 
