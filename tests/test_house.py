@@ -216,5 +216,5 @@ def test_every_yaml_fits_what_it_configures():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tasks").glob("*.py")), ids=lambda p: p.stem)
 def test_every_task_has_a_configuration(path):
-    helpers = ("__init__", "command", "runs", "stages")
+    helpers = ("__init__", "command", "manifests", "runs", "stages", "terminal")
     assert (path.stem in helpers) != (Path(CONF) / f"{path.stem}.yaml").exists()
