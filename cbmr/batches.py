@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cbmr.corpus import Plays
 from cbmr.preferences import Preferences, pairs_among
+from cbmr.quiet import quiet_loader
 from cbmr.spectrograms import Store
 
 EVALUATION_BATCH = 64
@@ -235,6 +236,7 @@ class Batches(pl.LightningDataModule):
             batch_size=None,
             num_workers=min(max(1, self.workers // 2), MOST_LOADERS),
             persistent_workers=True,
+            worker_init_fn=quiet_loader,
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:

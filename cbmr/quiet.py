@@ -1,9 +1,11 @@
 """Lightning without its banners, and with Ctrl-C as Python has it."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 
 @contextmanager
@@ -23,3 +25,15 @@ def quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def quiet_loader(_: int) -> None:
+    """For a process that loads batches: where Ctrl-C ends the one it hands them to in the middle of
+    that, the thread that hands over says nothing of it."""
+    say = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, (EOFError, ConnectionError)):
+            say(kind, error, trace)
+
+    sys.excepthook = hook

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "losses": "",
     "augment": "",
     "encoder": "logmel encoder",
-    "batches": "corpus spectrograms factors preferences",
+    "batches": "corpus spectrograms factors preferences quiet",
     "quiet": "",
     "learners": "encoder augment losses metrics batches quiet learners",
     "vectors": "corpus",

@@ -26,6 +26,7 @@ from cbmr.files import read_json
 from cbmr.learners import FactorRegression, Listeners, ThumbRanking, train
 from cbmr.logmel import MelSpec
 from cbmr.preferences import make_preferences
+from cbmr.quiet import quiet_loader
 from cbmr.report.findings import curves
 from cbmr.vectors import load_vectors
 from tasks import evaluate, factorize, rank, regress, scan
@@ -283,6 +284,16 @@ def test_ctrl_c_ends_in_one_line_and_130(made, tmp_path):
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert errors.splitlines()[-1] == "interrupted; the same command goes on from here"
+
+
+def test_a_loading_process_is_quiet_of_a_reader_that_left_alone(monkeypatch):
+    """What it hands over to may end at Ctrl-C; anything else is told."""
+    told = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, *_: told.append(kind))
+    quiet_loader(0)
+    for kind in (EOFError, ConnectionResetError, BrokenPipeError, ValueError):
+        sys.excepthook(kind, kind(), None)
+    assert told == [ValueError]
 
 
 def test_the_last_epoch_of_stage_1_is_exported(made):
