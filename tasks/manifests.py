@@ -71,19 +71,20 @@ def read_manifest(run: Path, task: str) -> dict[str, Any]:
     return manifest
 
 
-def missing_output(run: Path, task: str) -> Path | None:
+def missing_output(run: Path, task: str, manifest: Mapping[str, Any]) -> Path | None:
     """The first file that an artefact's manifest names and that is not there any more."""
     folder = (run / MANIFESTS[task]).parent
-    files = (folder / name for name in read_manifest(run, task)["outputs"])
+    files = (folder / name for name in manifest["outputs"])
     return next((file for file in files if not file.exists()), None)
 
 
 def whole_manifest(cfg: DictConfig, task: str) -> dict[str, Any]:
     """`read_manifest` of an artefact that is built on: InputError where a file of it is gone."""
-    gone = missing_output(Path(cfg.run), task)
+    manifest = read_manifest(Path(cfg.run), task)
+    gone = missing_output(Path(cfg.run), task, manifest)
     if gone is not None:
         raise InputError(f"{gone} is gone: python -m tasks.{task} {where(cfg)} makes it again")
-    return read_manifest(Path(cfg.run), task)
+    return manifest
 
 
 def is_fresh(run: Path, task: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:

@@ -99,7 +99,8 @@ def share(run: Path, job: Path, task: str) -> None:
     if task in CHANGE:
         return
     before = UPSTREAM[: UPSTREAM.index(task)] if task in UPSTREAM else UPSTREAM
-    for name in (name for made in before for name in LEAVES.get(made, (made,))):
+    names = [name for made in before for name in LEAVES.get(made, (made,))]
+    for name in names:
         link = job / name
         if (run / name).exists() and not link.is_symlink() and not link.exists():
             job.mkdir(parents=True, exist_ok=True)

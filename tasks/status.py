@@ -50,7 +50,8 @@ def _changed(cfg: DictConfig, task: str) -> str:
     folder = Path(cfg.run)
     if task == "index":
         return _check_index(cfg)
-    manifest, lost = read_manifest(folder, task), missing_output(folder, task)
+    manifest = read_manifest(folder, task)
+    lost = missing_output(folder, task, manifest)
     if lost is not None:
         return f"{lost.name} is gone"
     gone = [name for name in NEEDED.get(task, ()) if not (folder / name).exists()]

@@ -70,6 +70,19 @@ def made(tmp_path_factory):
     return home
 
 
+def keep_validation_votes(made, folder, kept):
+    """A copy of corpus and run; of the votes on validation tracks those stay that are `kept`."""
+    shutil.copytree(made / "corpus", folder / "corpus")
+    shutil.copytree(made / "run", folder / "run")
+    path = folder / "corpus/thumbs.parquet"
+    tracks, thumbs = pl.read_parquet(folder / "corpus/tracks.parquet"), pl.read_parquet(path)
+    split = dict(tracks.select("track_id", "split").iter_rows())
+    on_valid = pl.col("track_id").replace_strict(split) == "valid"
+    left = thumbs.filter(on_valid).filter(kept)
+    assert 0 < len(left) < thumbs.filter(on_valid).height
+    pl.concat([thumbs.filter(~on_valid), left]).write_parquet(path)
+
+
 class Store:
     """Vectors in the shape of log-mels of one frame."""
 
@@ -483,14 +496,7 @@ def test_the_same_command_makes_again_what_is_gone_or_damaged(made, tmp_path):
 
 def test_other_votes_on_validation_tracks_leave_a_stage_that_can_be_evaluated(made, tmp_path):
     """None on one seed any more: what was trained on and what is held out are the same."""
-    shutil.copytree(made / "corpus", tmp_path / "corpus")
-    shutil.copytree(made / "run", tmp_path / "run")
-    path = tmp_path / "corpus/thumbs.parquet"
-    tracks, thumbs = pl.read_parquet(tmp_path / "corpus/tracks.parquet"), pl.read_parquet(path)
-    split = dict(tracks.select("track_id", "split").iter_rows())
-    on_valid = pl.col("track_id").replace_strict(split) == "valid"
-    seed = thumbs.filter(on_valid)["seed_id"][0]
-    thumbs.filter(~on_valid | (pl.col("seed_id") != seed)).write_parquet(path)
+    keep_validation_votes(made, tmp_path, pl.col("seed_id") != pl.col("seed_id").first())
     run_task(evaluate, tmp_path / "corpus", tmp_path / "run", "bootstraps=2")
     assert (tmp_path / "run/evaluation/metrics.json").exists()
 
@@ -649,13 +655,7 @@ def test_stage_2_notices_thumbs_that_say_nothing(made, tmp_path, capsys):
 
 def test_listening_is_not_forgotten_where_no_vote_validates(made, tmp_path, capsys, monkeypatch):
     """Validation has listening and no downs; each measure of it after stage 1's is lower."""
-    shutil.copytree(made / "corpus", tmp_path / "corpus")
-    shutil.copytree(made / "run", tmp_path / "run")
-    path = tmp_path / "corpus/thumbs.parquet"
-    tracks, thumbs = pl.read_parquet(tmp_path / "corpus/tracks.parquet"), pl.read_parquet(path)
-    split = dict(tracks.select("track_id", "split").iter_rows())
-    valid = pl.col("track_id").replace_strict(split) == "valid"
-    thumbs.filter(~valid | (pl.col("thumb") == 1)).write_parquet(path)
+    keep_validation_votes(made, tmp_path, pl.col("thumb") == 1)
     for lost, kept in ((0.02, False), (0.005, True)):
         heard = iter([0.9])
         monkeypatch.setattr(
