@@ -114,11 +114,12 @@ def _with_prior(
     learned_users: Mapping[str, np.ndarray],
     report: Callable[[str], None],
 ) -> dict[str, np.ndarray]:
-    prior = priors_of_new_tracks(corpus, *training_targets(corpus, factors), prior=PRIOR)
+    train, targets = training_targets(corpus, factors)
     valid = held_out(corpus, factors, store)
     rows = corpus.track_rows(store.track_ids[valid.rows])
     blended = {}
     for name, vectors in by_sound.items():
+        prior = priors_of_new_tracks(corpus, train, targets, vectors, prior=PRIOR)
         measure = partial(valid.measure, users=learned_users.get(name))
         chosen = choose_weight(vectors[rows], prior[rows], measure)
         if chosen is None:
