@@ -1,9 +1,9 @@
 """What is known of a track besides its sound: its artist's and its album's other tracks, and its
 plays.
 
-All vectors are of the space of the CF factors. `priors_of_new_tracks` and `blend` serve new tracks
-of known artists, and `choose_weight` says how far the artist is trusted; `fold_in` and
-`blend_plays` serve tracks with few plays, and `seed_queries` seeds that have listeners.
+All vectors are of the space of the CF factors. `group_means` and `blend` serve new tracks of known
+artists, and `choose_weight` says how far the artist is trusted; `fold_in` and `blend_plays` serve
+tracks with few plays, and `seed_queries` seeds that have listeners.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,6 @@ from cbmr.factors import Factors, confidence, unit_rows
 PRIORS = {"artist": ("artist", "album"), "album": ("album", "artist")}
 """Where a prior looks for a track's training neighbours: the first that has any."""
 WEIGHTS = tuple(step / 10 for step in range(1, 10))
-HEARD = 0.3
-"""How far an artist's training tracks are as sound predicts them; what they have beyond that, other
-tracks of theirs are taken to have as well. Below the cosine of the two, since of these tracks the
-encoder has learned by heart what it could not hear. Chosen, as the next one, on demo worlds of
-seeds 3 to 5 and on one of 4,800 tracks."""
-GROUP_K = 2.0
-"""As many tracks tell half of what an artist's have in common."""
 USUAL_K = 3.0
 """As how many plays content counts where nobody chose: as validation did on most of the demo worlds
 (RESULTS.md)."""
@@ -65,50 +58,27 @@ def group_means(
     By hand: artist X has the training vectors (1, 0) and (0, 1); every track of X gets
     (1, 1) / sqrt(2).
     """
-    sums, _ = _group_sums(corpus, train, targets, prior=prior)
-    known = sums.any(axis=1)
-    sums[known] = unit_rows(sums[known])
-    return sums.astype(np.float32)
-
-
-def priors_of_new_tracks(
-    corpus: Corpus, train: np.ndarray, targets: np.ndarray, predicted: np.ndarray, *, prior: str
-) -> np.ndarray:
-    """What the n training tracks of the same artist or album (as in `group_means`) have beyond
-    their sound, `sum(target - HEARD predicted) / (n + GROUP_K)`, `[tracks, factors]`: a group's own
-    part as a model with random effects guesses it (Robinson 1991), up to its size, which
-    `choose_weight` learns. `predicted` are unit vectors `[tracks, factors]`, zeros without audio.
-
-    Zeros for the training tracks themselves, which so are never blended: their own plays, which the
-    encoder learned from, would come back to them, and as seeds they would move away from the new
-    artists, who have no prior to move by.
-
-    By hand: artist X has one training vector, (1, 0), and sound predicts (0, 1) for it; every new
-    track of X gets (1, -0.3) / 3.
-    """
-    beyond = targets - HEARD * predicted[train]
-    sums, number = _group_sums(corpus, train, beyond, prior=prior)
-    shares = sums / (number + GROUP_K)[:, None]
-    shares[train] = 0
-    return shares.astype(np.float32)
-
-
-def _group_sums(
-    corpus: Corpus, train: np.ndarray, values: np.ndarray, *, prior: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of each track's group, the sum of its training tracks' `values` `[training tracks, size]`,
-    `[tracks, size]`, and their number `[tracks]`; the group is the first that has any."""
-    sums = np.zeros((len(corpus.track_ids), values.shape[1]))
-    number = np.zeros(len(sums), dtype=np.int64)
+    means = np.zeros((len(corpus.track_ids), targets.shape[1]))
     for kind in PRIORS[prior]:
         names = getattr(corpus, kind)
         _, group = np.unique(names, return_inverse=True)
-        of_group = np.bincount(group[train], minlength=group.max() + 1)
-        total = np.zeros((len(of_group), values.shape[1]))
-        np.add.at(total, group[train], values)
-        found = (names != "") & (of_group[group] > 0) & (number == 0)
-        sums[found], number[found] = total[group[found]], of_group[group[found]]
-    return sums, number
+        total = np.zeros((group.max() + 1, targets.shape[1]))
+        np.add.at(total, group[train], targets)
+        sums = total[group]
+        found = (names != "") & sums.any(axis=1) & ~means.any(axis=1)
+        means[found] = unit_rows(sums[found])
+    return means.astype(np.float32)
+
+
+def priors_of_new_tracks(
+    corpus: Corpus, train: np.ndarray, targets: np.ndarray, *, prior: str
+) -> np.ndarray:
+    """`group_means` of every track but the training tracks, which get zeros and so are never
+    blended: their own plays, which the encoder learned from, would come back to them, and as seeds
+    they would move away from the new artists, who have no prior to move by."""
+    means = group_means(corpus, train, targets, prior=prior)
+    means[train] = 0
+    return means
 
 
 def blend(predicted: np.ndarray, prior: np.ndarray, weight: float | np.ndarray) -> np.ndarray:

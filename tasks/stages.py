@@ -27,7 +27,7 @@ from cbmr.learners import Learner, train
 from cbmr.logmel import MelSpec
 from cbmr.priors import blend, choose_weight, priors_of_new_tracks, training_targets
 from cbmr.spectrograms import SpectrogramStore, Store, store_folder
-from cbmr.vectors import Vectors, aligned, load_vectors, save_vectors
+from cbmr.vectors import Vectors, load_vectors, save_vectors
 from tasks.command import defaults_of
 from tasks.manifests import MANIFESTS, where, whole_manifest, write_manifest
 from tasks.terminal import progress, say
@@ -177,9 +177,7 @@ def blended(
     if embed.prior == "none":
         return None
     rows = corpus.track_rows(predicted.track_ids)
-    prior = priors_of_new_tracks(
-        corpus, *training_targets(corpus, factors), aligned(corpus, predicted), prior=embed.prior
-    )
+    prior = priors_of_new_tracks(corpus, *training_targets(corpus, factors), prior=embed.prior)
     prior = np.where((rows >= 0)[:, None], prior[rows], 0)
     number = int(prior.any(axis=1).sum())
     said = {"name": embed.prior, "tracks": number, "weight": embed.prior_weight}

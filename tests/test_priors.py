@@ -55,50 +55,14 @@ def test_means_by_hand(corpus):
     np.testing.assert_allclose(means, expected, atol=1e-7)
 
 
-def test_an_artist_s_share_by_hand(corpus):
-    """What its n training tracks have beyond .3 of what sound predicts, over n + 2. X: (1, 0) less
-    .3 (0, 1) and (0, 1) less 0, of a track without audio, is (1, .7) over 4. Y's one track with an
-    album has that of t1, (0, 1) over 3."""
-    predicted = np.zeros((7, 2))
-    predicted[0] = 0, 1
-    prior = priors_of_new_tracks(corpus, TRAIN, TARGETS, predicted, prior="artist")
-    np.testing.assert_allclose(prior[[2, 3]], [[0.25, 0.175], [0, 1 / 3]], atol=1e-7)
-    prior = priors_of_new_tracks(corpus, TRAIN, TARGETS, predicted, prior="album")
-    np.testing.assert_allclose(prior[[2, 3]], [[0, 1 / 3]] * 2, atol=1e-7)
-
-
 def test_no_training_track_has_a_prior_so_none_gets_its_own_vector_back(corpus):
-    predicted = unit_rows(np.random.default_rng(0).standard_normal((7, 2)))
-    prior = priors_of_new_tracks(corpus, TRAIN, TARGETS, predicted, prior="artist")
+    prior = priors_of_new_tracks(corpus, TRAIN, TARGETS, prior="artist")
     assert np.flatnonzero(prior.any(axis=1)).tolist() == [2, 3]
+    predicted = unit_rows(np.random.default_rng(0).standard_normal((7, 2)))
     blended = blend(predicted, prior, 0.9)
     stays = [0, 1, 4, 5, 6]
     np.testing.assert_array_equal(blended[stays], predicted[stays])
     assert not np.isclose(blended[[2, 3]], predicted[[2, 3]]).any()
-
-
-def test_of_an_artist_whose_taste_no_sound_tells_its_own_part_is_found(tmp_path):
-    """Tracks are heard exactly but for a part that an artist's share: with it a new track is nearer
-    to where it belongs, and nearer than by the artist's mean, which holds its other tracks' sound
-    as well."""
-    rng = np.random.default_rng(0)
-    artist = np.repeat(np.arange(60), 8)
-    split = np.tile(["train"] * 6 + ["test"] * 2, 60)
-    table = {"track_id": [f"t{row}" for row in range(480)], "path": ["x"] * 480, "split": split,
-             "artist": [f"artist {one}" for one in artist], "album": [""] * 480}  # fmt: skip
-    corpus = make_corpus(tmp_path, pl.DataFrame(table))
-    sound = unit_rows(rng.standard_normal((480, 8)))
-    belongs = unit_rows(sound + unit_rows(rng.standard_normal((60, 8)))[artist])
-    train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
-    own = priors_of_new_tracks(corpus, train, belongs[train], sound, prior="artist")
-    mean = group_means(corpus, train, belongs[train], prior="artist")
-
-    def best(prior):
-        near = closeness(belongs[test])
-        return choose_weight(sound[test], prior[test], near).after["listening_auc"]
-
-    assert best(own) > best(mean) + 0.01
-    assert best(mean) > closeness(belongs[test])(sound[test])["listening_auc"] + 0.01
 
 
 def test_blend_by_hand():

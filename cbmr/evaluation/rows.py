@@ -114,12 +114,11 @@ def _with_prior(
     learned_users: Mapping[str, np.ndarray],
     report: Callable[[str], None],
 ) -> dict[str, np.ndarray]:
-    train, targets = training_targets(corpus, factors)
+    prior = priors_of_new_tracks(corpus, *training_targets(corpus, factors), prior=PRIOR)
     valid = held_out(corpus, factors, store)
     rows = corpus.track_rows(store.track_ids[valid.rows])
     blended = {}
     for name, vectors in by_sound.items():
-        prior = priors_of_new_tracks(corpus, train, targets, vectors, prior=PRIOR)
         measure = partial(valid.measure, users=learned_users.get(name))
         chosen = choose_weight(vectors[rows], prior[rows], measure)
         if chosen is None:
