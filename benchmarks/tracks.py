@@ -3,9 +3,9 @@
 
 Three demo worlds each of 600 tracks, of 600 with a tenth of the plays, and of 4,800 with artists,
 listeners and votes in proportion; both stages by their defaults at half of the channels. Prints the
-tables and writes them into RESULTS.md. FOLDER (default `runs/worlds`) keeps all in `tracks/`, and
-the same command goes on after an interruption: an hour and a half on two cores. All of it is
-simulated.
+tables and writes them into RESULTS.md. FOLDER (default `runs/worlds`) keeps all in `tracks/`,
+beside the worlds whose music the small ones share, and the same command goes on after an
+interruption: an hour and a half on two cores. All of it is simulated.
 """
 
 import multiprocessing
@@ -33,7 +33,7 @@ from benchmarks.thumbs import (
     train_stage_1,
     train_stage_2,
 )
-from benchmarks.worlds import mean_table
+from benchmarks.worlds import mean_table, world_folder
 from cbmr.evaluation import Table
 from cbmr.sources.demo import make_demo
 from tasks.command import CONF
@@ -52,13 +52,14 @@ BEGIN, END = "<!-- tracks -->", "<!-- end of tracks -->"
 
 def main() -> None:
     """Make and train what is missing, evaluate everything, write the tables."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/worlds") / "tracks"
-    jobs = [(folder / size, world) for size in SIZES for world in range(WORLDS)]
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/worlds")
+    jobs = [(folder / "tracks" / size, world) for size in SIZES for world in range(WORLDS)]
     with hydra.initialize_config_dir(CONF, version_base=None):
         for home, world in jobs:
-            corpus = home / f"world{world}"
+            corpus, drawn = home / f"world{world}", SIZES[home.name]
             corpus.mkdir(parents=True, exist_ok=True)
-            make_demo(corpus, rng_seed=world, **SIZES[home.name])
+            of_default = None if "tracks" in drawn else world_folder(folder, world).resolve()
+            make_demo(corpus, rng_seed=world, audio_of=of_default, **drawn)
             scanned(corpus)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, context) as pool:
