@@ -1,5 +1,6 @@
 """The tables: what is accepted, what every mistake says, and the one split."""
 
+import codecs
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
@@ -431,6 +432,22 @@ def test_a_table_that_is_not_asked_for_is_not_read(tmp_path):
         read_corpus(tmp_path, needs=["exposures"])
 
 
+def test_of_a_table_that_may_be_missing_a_header_alone_is_as_good(tmp_path):
+    (tmp_path / "tracks.csv").write_text("track_id,path\n1,a.wav\n")
+    (tmp_path / "triplets.csv").write_text("a,b,odd\n")
+    assert read_corpus(tmp_path, uses=["triplets"]).triplets is None
+    with pytest.raises(InputError, match=r"triplets\.csv is empty"):
+        read_corpus(tmp_path, needs=["triplets"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_spreadsheets_unicode_text_is_named(tmp_path, encoding):
+    mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""  # "utf-16" writes its own
+    (tmp_path / "tracks.csv").write_bytes(mark + "track_id,path\n1,a.wav\n".encode(encoding))
+    with pytest.raises(InputError, match="is in UTF-16: expected CSV in UTF-8"):
+        read_corpus(tmp_path)
+
+
 def test_ids_of_a_csv_keep_their_leading_zeros(tmp_path):
     (tmp_path / "tracks.csv").write_text("track_id,path\n007,a.wav\n7,b.wav\n")
     assert read_corpus(tmp_path).track_ids.tolist() == ["007", "7"]
@@ -444,6 +461,8 @@ def test_ids_of_a_csv_keep_their_leading_zeros(tmp_path):
         ({"tracks.csv": "", "plays.csv": "x"}, "tracks.csv is empty"),
         ({"tracks.csv": "track_id,path\n", "plays.csv": "x"}, "tracks.csv is empty"),
         ({"tracks.parquet": "not parquet", "plays.csv": "x"}, "cannot be read as Parquet"),
+        ({"tracks.csv": "track_id;path\n1;a\n", "plays.csv": "x"}, "tracks.csv has semicolons"),
+        ({"tracks.csv": "track_id\tpath\n1\ta\n", "plays.csv": "x"}, "tracks.csv has tabs"),
         ({"tracks.csv": "track_id,path\n1,a\n"}, "has no plays.parquet or plays.csv"),
         (
             {"tracks.csv": "track_id,path\n1,a\n", "plays.csv": "user_id,track_id,count\nu,1,x\n"},

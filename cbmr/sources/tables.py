@@ -5,6 +5,7 @@ reported with its row and ids keep their leading zeros. What an adapter found is
 with `source.json`, which says what it was made from.
 """
 
+import codecs
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -81,6 +82,9 @@ def read_corpus(
                 f"{folder} has no {name}.parquet or {name}.csv ({WHAT_FOR[name]}){near}"
             )
     tables = {name: _read_table(file) for name, file in files.items()}
+    for name in set(tables) - {"tracks", *needs}:
+        if tables[name].is_empty():
+            del tables[name]  # a header alone, for what may as well be missing
     return make_corpus(
         folder,
         tables["tracks"],
@@ -204,6 +208,7 @@ def _read_table(file: Path) -> pl.DataFrame:
     try:
         if file.suffix == ".parquet":
             return pl.read_parquet(file)
+        _refuse_other_csv(file)
         return pl.read_csv(file, infer_schema=False)
     except pl.exceptions.NoDataError:
         raise InputError(f"{file} is empty: expected a header and at least one row") from None
@@ -211,6 +216,17 @@ def _read_table(file: Path) -> pl.DataFrame:
         kind = "Parquet" if file.suffix == ".parquet" else "CSV in UTF-8"
         reason = str(error).splitlines()[0]
         raise InputError(f"{file} cannot be read as {kind}: {reason}") from error
+
+
+def _refuse_other_csv(file: Path) -> None:
+    """InputError for what spreadsheets also save as CSV."""
+    with file.open("rb") as opened:
+        header = opened.readline()
+    if header.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{file} is in UTF-16: expected CSV in UTF-8; save it as that")
+    for mark, name in ((b";", "semicolons"), (b"\t", "tabs")):
+        if mark in header and b"," not in header:
+            raise InputError(f"{file} has {name} between its columns: expected commas")
 
 
 def _unique(table: pl.LazyFrame, column: str) -> list[str]:
