@@ -20,7 +20,7 @@ from tasks.runs import SERVED, locked, read_corpus
 from tasks.terminal import say
 
 PLACES = ("1", "2", "3")
-SKIP, END = "s", "q"
+SKIP, UNDO, END = "s", "u", "q"
 
 
 def run(cfg: DictConfig) -> None:
@@ -42,28 +42,36 @@ def run(cfg: DictConfig) -> None:
     with locked(corpus.folder):
         table = pl.read_csv(file, infer_schema=False) if file.exists() else pl.DataFrame()
         asked = _answered(corpus, table)
-        answered = skipped = 0
-        while answered < cfg.rounds:
+        answered: list[frozenset[int]] = []
+        skipped = 0
+        while len(answered) < cfg.rounds:
             rng = np.random.default_rng([cfg.rng_seed, len(table), skipped])
             three = next_three(tracks, asked, rng, vectors)
             if three is None:
                 say(f"survey: every three of the {len(tracks)} tracks has been asked")
                 break
-            say(f"\n{answered + 1} of {cfg.rounds}: which is the odd one out?")
+            say(f"\n{len(answered) + 1} of {cfg.rounds}: which is the odd one out?")
             for number, row in enumerate(three.tolist(), 1):
                 say(f"  {number}  {_named(corpus, row)}\n     {corpus.audio_path(row)}")
             choice = _choice()
             if choice == END:
                 break
-            asked.add(frozenset(three.tolist()))
-            if choice == SKIP:
-                skipped += 1
+            if choice == UNDO and not answered:
+                say("survey: nothing was answered since it began")
                 continue
-            table = _with_answer(table, corpus.track_ids[three], PLACES.index(choice))
+            if choice == UNDO:
+                asked.remove(answered.pop())
+                table = table[:-1]
+            else:
+                asked.add(frozenset(three.tolist()))
+                if choice == SKIP:
+                    skipped += 1
+                    continue
+                answered.append(frozenset(three.tolist()))
+                table = _with_answer(table, corpus.track_ids[three], PLACES.index(choice))
             with whole_file(file) as written:
                 table.write_csv(written)
-            answered += 1
-    say(f"survey: {answered} answered, {len(table)} in all in {file}")
+    say(f"survey: {len(answered)} answered, {len(table)} in all in {file}")
 
 
 def _candidates(cfg: DictConfig, corpus: Corpus) -> tuple[np.ndarray, np.ndarray | None]:
@@ -107,13 +115,16 @@ def _with_answer(table: pl.DataFrame, track_ids: np.ndarray, odd: int) -> pl.Dat
 def _choice() -> str:
     """What was typed, once it is one of the choices; `END` where the input has ended."""
     while True:
-        say(f"type {', '.join(PLACES)}, {SKIP} to skip or {END} to end")
+        say(
+            f"type {', '.join(PLACES)}, {SKIP} to skip, {UNDO} to take the last answer back or "
+            f"{END} to end"
+        )
         line = sys.stdin.buffer.readline().decode(errors="replace") if sys.stdin else ""
         if not line:
             say("survey: standard input has ended")
             return END
         typed = line.strip().casefold()
-        if typed in (*PLACES, SKIP, END):
+        if typed in (*PLACES, SKIP, UNDO, END):
             return typed
         say(f"{line.strip()!r} is none of them")
 

@@ -20,7 +20,7 @@ from cbmr.vectors import Vectors, save_vectors
 from tests.conftest import make_tables
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path.cwd()), "COLUMNS": "200"}
-PROMPT = "type 1, 2, 3, s to skip or q to end\n"
+PROMPT = "type 1, 2, 3, s to skip, u to take the last answer back or q to end\n"
 
 
 @pytest.fixture
@@ -69,6 +69,20 @@ def test_the_track_that_is_typed_is_the_odd_one(corpus):
     assert said.endswith(f"3 answered, 3 in all in {corpus / 'triplets.csv'}\n")
     kept = training_triplets(read_corpus(corpus, uses=["triplets"]))
     assert len(kept.odd) == 3
+
+
+def test_an_answer_is_taken_back_and_asked_again(corpus):
+    """Nothing to take back; an answer, taken back and given otherwise; a second one. Of an earlier
+    survey nothing is taken back, and a column that an answer brought stays."""
+    said = survey(corpus, "u\n1\nu\n2\n3\n", "rounds=2")
+    assert said.count("nothing was answered since it began") == 1
+    first, again, second, anew, last = questions(said)
+    assert first == again == anew != second == last
+    assert answers(corpus) == [(anew[0], anew[2], anew[1]), (last[0], last[1], last[2])]
+    before = (corpus / "triplets.csv").read_bytes()
+    said = survey(corpus, "1\nu\nu\nq\n")
+    assert "nothing was answered since it began" in said
+    assert (corpus / "triplets.csv").read_bytes() == before
 
 
 def test_a_survey_goes_on_where_an_earlier_one_ended(corpus, tmp_path):
