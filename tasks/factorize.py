@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> None:
     if is_fresh(folder, "factorize", settings, inputs):
         return
 
-    from cbmr.factors import factorize, save_factors, tune
+    from cbmr.factors import factorize, save_factors, settled, tune
 
     asked: dict[str, Any] = {
         "plays": plays,
@@ -49,9 +49,12 @@ def run(cfg: DictConfig) -> None:
         "rng_seed": cfg.rng_seed,
     }
     options = plain(cfg.factors.options)
+    given = options
     if cfg.factors.tune:
         options = tune(**asked, report=say, **options)
-        say(f"factorize: chosen {options}")
+    options = settled(plays, model=cfg.factors.name, **options)
+    if options != given:
+        say("factorize: chosen " + ", ".join(f"{name} {n:.4g}" for name, n in options.items()))
     fitted = factorize(**asked, report=say, **options)
     save_factors(folder / "factors.npz", fitted)
     output = {"factors.npz": file_hash(folder / "factors.npz")}

@@ -21,11 +21,13 @@ from cbmr.factors import (
     hide,
     load_factors,
     save_factors,
+    settled,
     tune,
     unit_rows,
     vector_exp,
 )
 from cbmr.factors.vector_exp import ListenerBatches, sampled_softmax_loss, softmax_loss
+from cbmr.factors.wmf import by_density
 
 OPTIONS = {
     "wmf": {"regularization": 10.0},
@@ -147,6 +149,59 @@ def test_options_out_of_range_are_refused(model, setting, message):
 
 
 # --- weighted matrix factorisation --------------------------------------------------------------
+
+
+def test_what_suits_a_density_by_hand():
+    """Four tracks of 5 listeners each, of 25: d = .2. Twice the listeners and as many more users:
+    the same alpha."""
+    assert by_density(np.full(4, 5), 25) == pytest.approx(
+        {"alpha": 1.45, "regularization": 0.44 * 7 / 0.2**0.5}
+    )
+    assert by_density(np.full(4, 10), 50)["alpha"] == pytest.approx(1.45)
+    # A tail of tracks that nobody's plays are about changes little.
+    tail = np.concatenate([np.full(4, 500), np.ones(100, dtype=int)])
+    assert by_density(tail, 2500)["alpha"] == pytest.approx(1.45, rel=0.06)
+
+
+def test_what_is_none_is_by_density_and_what_is_given_stays():
+    plays, track_ids, user_ids = camps()
+    listeners = np.bincount(plays.track)
+    chosen = by_density(listeners[listeners > 0], len(np.unique(plays.user)))
+    options = {"regularization": None, "alpha": 3.0, "eps": 1e-6}
+    found = settled(plays, model="wmf", **options)
+    assert found == {**options, "regularization": chosen["regularization"]}
+    assert settled(plays, model="bpr", regularization=None) == {"regularization": None}
+    by_default = factorize(plays, track_ids, user_ids, size=4)
+    spelt_out = factorize(plays, track_ids, user_ids, size=4, **chosen)
+    np.testing.assert_array_equal(by_default.item_factors, spelt_out.item_factors)
+
+
+def test_a_catalogue_eight_times_as_sparse_is_understood_as_well():
+    """Listeners in 4 camps play tracks of theirs nine times in ten, in a small catalogue and in one
+    with 8 times the tracks and listeners and as many plays a listener. The unit vectors of a camp's
+    tracks are near each other in both, and less so in each with what suits the other."""
+
+    def together(scale, **options):
+        rng = np.random.default_rng(0)
+        users, tracks = 120 * scale, 48 * scale
+        user = np.repeat(np.arange(users), 12)
+        own = rng.random(len(user)) < 0.9
+        track = rng.integers(tracks // 4, size=len(user)) * 4
+        track += np.where(own, user % 4, rng.integers(4, size=len(user)))
+        user, track = np.unique(np.stack([user, track]), axis=1)
+        ids = np.arange(max(users, tracks)).astype(str)
+        plays = Plays(user, track, np.ones(len(user)))
+        fitted = factorize(plays, ids[:tracks], ids[:users], size=8, **options)
+        unit = unit_rows(fitted.item_factors)
+        camp = fitted.track_ids.astype(int) % 4
+        cosine, same = unit @ unit.T, camp[:, None] == camp
+        return cosine[same].mean() - cosine[~same].mean()
+
+    small, large = together(1), together(8)
+    assert large > 0.9 * small
+    of_small, of_large = (by_density(np.full(48 * scale, 30), 120 * scale) for scale in (1, 8))
+    assert together(8, **of_small) < large - 0.02
+    assert together(1, **of_large) < small - 0.2
 
 
 def test_confidence_by_hand():

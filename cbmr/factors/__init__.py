@@ -7,11 +7,11 @@ rows, tracks in columns.
 """
 
 from cbmr.factors.artefact import Factors, load_factors, save_factors, unit_rows, unit_targets
-from cbmr.factors.models import MODELS, factorize
+from cbmr.factors.models import MODELS, factorize, settled
 from cbmr.factors.tuning import GRIDS, hidden_recall, hide, tune
 from cbmr.factors.wmf import confidence
 
 __all__ = [
     "GRIDS", "MODELS", "Factors", "confidence", "factorize", "hidden_recall", "hide",
-    "load_factors", "save_factors", "tune", "unit_rows", "unit_targets",
+    "load_factors", "save_factors", "settled", "tune", "unit_rows", "unit_targets",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from cbmr.errors import InputError
 from cbmr.factors.artefact import Factors, unit_rows
 from cbmr.factors.bpr import bpr
 from cbmr.factors.checks import above_zero
-from cbmr.factors.wmf import wmf
+from cbmr.factors.wmf import by_density, wmf
 
 Model = Callable[..., tuple[np.ndarray, np.ndarray]]
 
@@ -95,6 +95,15 @@ def sessions(
 
 
 MODELS: dict[str, Model] = {**SINGLE, "concat": concat, "sessions": sessions}
+
+
+def settled(plays: Plays, *, model: str, **options: Any) -> dict[str, Any]:
+    """`options` of a model with the numbers that it takes for what is None of them."""
+    if model != "wmf":
+        return options
+    listeners = np.bincount(plays.track)
+    chosen = by_density(listeners[listeners > 0], len(np.unique(plays.user)))
+    return {name: chosen.get(name) if value is None else value for name, value in options.items()}
 
 
 def factorize(
