@@ -72,7 +72,14 @@ def home(tmp_path_factory):
     shared = {"corpus": "corpus", "run": "made"}
     succeeded(task("scan", "workers=1", cwd=home, **shared))
     succeeded(
-        task("factorize", "factors.size=4", "factors.options.regularization=1", cwd=home, **shared)
+        task(
+            "factorize",
+            "factors.size=4",
+            "factors.options.regularization=1",
+            "factors.options.alpha=2",
+            cwd=home,
+            **shared,
+        )
     )
     succeeded(task("regress", *SMALL_ENCODER, *QUICK, cwd=home, **shared))
     succeeded(task("rank", *QUICK, cwd=home, **shared))
@@ -199,7 +206,15 @@ def test_a_prior_is_blended_into_new_tracks_and_taken_out_again(home, tmp_path):
     succeeded(task("embed", **shared))
     assert (stage / "embeddings.npz").read_bytes() == as_trained
 
-    succeeded(task("factorize", "factors.size=4", "factors.options.regularization=2", **shared))
+    succeeded(
+        task(
+            "factorize",
+            "factors.size=4",
+            "factors.options.regularization=2",
+            "factors.options.alpha=2",
+            **shared,
+        )
+    )
     refused(task("embed", **shared), "two spaces", "python -m tasks.rank", "prior=none")
     result = succeeded(task("playlist", "seed=t0", "n=3", **shared))
     assert "factors.npz has changed since these vectors were trained" in result.stderr
@@ -680,7 +695,15 @@ def test_a_listener_who_played_nothing_of_the_fit_gets_what_most_played(home, tm
 def test_factors_made_anew_are_not_mixed_with_an_older_stage(home, tmp_path):
     shutil.copytree(home / "made", tmp_path / "run")
     shared = {"corpus": "corpus", "run": tmp_path / "run", "cwd": home}
-    succeeded(task("factorize", "factors.size=4", "factors.options.regularization=2", **shared))
+    succeeded(
+        task(
+            "factorize",
+            "factors.size=4",
+            "factors.options.regularization=2",
+            "factors.options.alpha=2",
+            **shared,
+        )
+    )
     refused(suggest(home, user="u0", run=tmp_path / "run"), "two spaces", "python -m tasks.rank")
     for again in ("rank", "evaluate"):
         refused(task(again, **shared), "two spaces", "python -m tasks.regress")

@@ -213,7 +213,7 @@ def test_als_ends_where_the_dense_normal_equations_hold():
     """Each listener's factors solve (Y'Y + Y' diag(c - 1) Y + lambda I) x = Y' c p, and so do the
     tracks' for the listeners, once the alternation has settled."""
     plays, track_ids, user_ids = camps()
-    fitted = factorize(plays, track_ids, user_ids, size=3, regularization=2.0)
+    fitted = factorize(plays, track_ids, user_ids, size=3, regularization=2.0, alpha=2.0)
     preference = np.zeros((40, 29))
     preference[plays.user, plays.track] = 1
     weight = np.ones_like(preference)

@@ -309,7 +309,12 @@ def test_stage_1_begins_from_it(made, tmp_path, capsys):
     """And learns something else than afresh; another encoder is another input, and stale."""
     (tmp_path / "spectrograms").symlink_to(made / "run/spectrograms")
     run_task(
-        factorize, made / "corpus", tmp_path, "factors.size=4", "factors.options.regularization=1"
+        factorize,
+        made / "corpus",
+        tmp_path,
+        "factors.size=4",
+        "factors.options.regularization=1",
+        "factors.options.alpha=2",
     )
     stage_1 = [*ENCODER, "workers=1", "epochs=1", "batch_size=4", "crop_s=3", "learning_rate=1e-9"]
     encoder_file = made / "run/pretrain/encoder.pt"
@@ -332,7 +337,12 @@ def test_stage_1_begins_from_it(made, tmp_path, capsys):
 def test_an_encoder_file_that_does_not_fit_or_is_not_there_is_named(made, tmp_path):
     (tmp_path / "spectrograms").symlink_to(made / "run/spectrograms")
     run_task(
-        factorize, made / "corpus", tmp_path, "factors.size=4", "factors.options.regularization=1"
+        factorize,
+        made / "corpus",
+        tmp_path,
+        "factors.size=4",
+        "factors.options.regularization=1",
+        "factors.options.alpha=2",
     )
     words = ["workers=1", "epochs=1", f"encoder_file='{made / 'run/pretrain/encoder.pt'}'"]
     with pytest.raises(InputError, match=r"channels=\[8, 8, 8, 8\], this training's has channels"):

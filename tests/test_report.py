@@ -131,7 +131,13 @@ def run(tmp_path_factory):
     write_corpus(home / "a corpus", tracks=tracks)
     where = home / "a corpus", home / "run"
     run_task(scan, *where, "workers=1")
-    run_task(tasks.factorize, *where, "factors.size=4", "factors.options.regularization=1")
+    run_task(
+        tasks.factorize,
+        *where,
+        "factors.size=4",
+        "factors.options.regularization=1",
+        "factors.options.alpha=2",
+    )
     run_task(regress, *where, *ENCODER, *TINY)
     run_task(index, *where)
     run_task(evaluate, *where, "bootstraps=3")
