@@ -37,6 +37,10 @@ TITLES = (
 )  # fmt: skip
 
 
+FACTORS = ("factors.size=4", "factors.options.regularization=1", "factors.options.alpha=2")
+"""Of `make_tables`' plays, so that a few epochs of either stage learn something."""
+
+
 def make_tables(tracks: int = 14, listeners: int = 16, rng_seed: int = 0):
     """Two taste camps: even listeners play low tracks and odd ones high tracks, and vote so."""
     rng = np.random.default_rng(rng_seed)

@@ -25,7 +25,7 @@ from cbmr.files import file_hash
 from cbmr.playlists import read_playlist
 from cbmr.priors import seed_queries
 from cbmr.vectors import load_vectors
-from tests.conftest import TITLES, make_tables, tone, write_corpus, write_wav
+from tests.conftest import FACTORS, TITLES, make_tables, tone, write_corpus, write_wav
 
 # In two epochs at its own rate it would leave all tracks in one place, and lists leave copies out.
 SMALL_ENCODER = (
@@ -71,16 +71,7 @@ def home(tmp_path_factory):
     write_corpus(home / "corpus")
     shared = {"corpus": "corpus", "run": "made"}
     succeeded(task("scan", "workers=1", cwd=home, **shared))
-    succeeded(
-        task(
-            "factorize",
-            "factors.size=4",
-            "factors.options.regularization=1",
-            "factors.options.alpha=2",
-            cwd=home,
-            **shared,
-        )
-    )
+    succeeded(task("factorize", *FACTORS, cwd=home, **shared))
     succeeded(task("regress", *SMALL_ENCODER, *QUICK, cwd=home, **shared))
     succeeded(task("rank", *QUICK, cwd=home, **shared))
     succeeded(task("index", cwd=home, **shared))
@@ -206,15 +197,7 @@ def test_a_prior_is_blended_into_new_tracks_and_taken_out_again(home, tmp_path):
     succeeded(task("embed", **shared))
     assert (stage / "embeddings.npz").read_bytes() == as_trained
 
-    succeeded(
-        task(
-            "factorize",
-            "factors.size=4",
-            "factors.options.regularization=2",
-            "factors.options.alpha=2",
-            **shared,
-        )
-    )
+    succeeded(task("factorize", "factors.size=4", "factors.options.regularization=2", **shared))
     refused(task("embed", **shared), "two spaces", "python -m tasks.rank", "prior=none")
     result = succeeded(task("playlist", "seed=t0", "n=3", **shared))
     assert "factors.npz has changed since these vectors were trained" in result.stderr
@@ -695,15 +678,7 @@ def test_a_listener_who_played_nothing_of_the_fit_gets_what_most_played(home, tm
 def test_factors_made_anew_are_not_mixed_with_an_older_stage(home, tmp_path):
     shutil.copytree(home / "made", tmp_path / "run")
     shared = {"corpus": "corpus", "run": tmp_path / "run", "cwd": home}
-    succeeded(
-        task(
-            "factorize",
-            "factors.size=4",
-            "factors.options.regularization=2",
-            "factors.options.alpha=2",
-            **shared,
-        )
-    )
+    succeeded(task("factorize", "factors.size=4", "factors.options.regularization=2", **shared))
     refused(suggest(home, user="u0", run=tmp_path / "run"), "two spaces", "python -m tasks.rank")
     for again in ("rank", "evaluate"):
         refused(task(again, **shared), "two spaces", "python -m tasks.regress")

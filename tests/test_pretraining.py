@@ -20,7 +20,7 @@ from cbmr.errors import InputError
 from cbmr.learners import ExcerptContrast, retrieval_score, train
 from cbmr.logmel import MelSpec
 from tasks import embed, factorize, index, playlist, pretrain, regress, scan, status
-from tests.conftest import make_tables, tone, write_corpus, write_wav
+from tests.conftest import FACTORS, make_tables, tone, write_corpus, write_wav
 from tests.test_training import ENCODER, run_task
 
 TINY = ["workers=1", "epochs=3", "batch_size=4", "crop_s=2", "embedding_size=8"]
@@ -308,14 +308,7 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_encoder(made, tmp_path):
 def test_stage_1_begins_from_it(made, tmp_path, capsys):
     """And learns something else than afresh; another encoder is another input, and stale."""
     (tmp_path / "spectrograms").symlink_to(made / "run/spectrograms")
-    run_task(
-        factorize,
-        made / "corpus",
-        tmp_path,
-        "factors.size=4",
-        "factors.options.regularization=1",
-        "factors.options.alpha=2",
-    )
+    run_task(factorize, made / "corpus", tmp_path, *FACTORS)
     stage_1 = [*ENCODER, "workers=1", "epochs=1", "batch_size=4", "crop_s=3", "learning_rate=1e-9"]
     encoder_file = made / "run/pretrain/encoder.pt"
     encoders = []
@@ -336,14 +329,7 @@ def test_stage_1_begins_from_it(made, tmp_path, capsys):
 
 def test_an_encoder_file_that_does_not_fit_or_is_not_there_is_named(made, tmp_path):
     (tmp_path / "spectrograms").symlink_to(made / "run/spectrograms")
-    run_task(
-        factorize,
-        made / "corpus",
-        tmp_path,
-        "factors.size=4",
-        "factors.options.regularization=1",
-        "factors.options.alpha=2",
-    )
+    run_task(factorize, made / "corpus", tmp_path, *FACTORS)
     words = ["workers=1", "epochs=1", f"encoder_file='{made / 'run/pretrain/encoder.pt'}'"]
     with pytest.raises(InputError, match=r"channels=\[8, 8, 8, 8\], this training's has channels"):
         run_task(regress, made / "corpus", tmp_path, *words)

@@ -14,7 +14,7 @@ from cbmr.factors import factorize, unit_rows
 from cbmr.report import held_out_fit, typical_tracks
 from cbmr.report.findings import curves, evaluation_rows
 from tasks import analyze, evaluate, index, regress, report, scan, update
-from tests.conftest import HOSTILE, make_tables, write_corpus
+from tests.conftest import FACTORS, HOSTILE, make_tables, write_corpus
 from tests.test_training import ENCODER, TINY, run_task
 from tests.test_update import write_encoder, write_music
 
@@ -131,13 +131,7 @@ def run(tmp_path_factory):
     write_corpus(home / "a corpus", tracks=tracks)
     where = home / "a corpus", home / "run"
     run_task(scan, *where, "workers=1")
-    run_task(
-        tasks.factorize,
-        *where,
-        "factors.size=4",
-        "factors.options.regularization=1",
-        "factors.options.alpha=2",
-    )
+    run_task(tasks.factorize, *where, *FACTORS)
     run_task(regress, *where, *ENCODER, *TINY)
     run_task(index, *where)
     run_task(evaluate, *where, "bootstraps=3")

@@ -31,7 +31,7 @@ from cbmr.report.findings import curves
 from cbmr.vectors import load_vectors
 from tasks import evaluate, factorize, rank, regress, scan
 from tasks.command import CONF
-from tests.conftest import make_tables, write_corpus
+from tests.conftest import FACTORS, make_tables, write_corpus
 
 TINY = [
     "workers=1", "epochs=3", "batch_size=4", "crop_s=3",
@@ -48,14 +48,7 @@ def run_task(task, folder, run, *overrides):
 def train_all(folder, run):
     run.mkdir(exist_ok=True)
     run_task(scan, folder, run, "workers=1")
-    run_task(
-        factorize,
-        folder,
-        run,
-        "factors.size=4",
-        "factors.options.regularization=1",
-        "factors.options.alpha=2",
-    )
+    run_task(factorize, folder, run, *FACTORS)
     run_task(regress, folder, run, *TINY, *ENCODER)
     run_task(rank, folder, run, *TINY, "epochs=6", "learning_rate=0.3", "anchor=0")
     assert read_json(run / "rank/metrics.json")["epoch"] > 0  # not stage 1's encoder again
