@@ -158,7 +158,7 @@ def test_what_suits_a_density_by_hand():
         {"alpha": 1.45, "regularization": 0.44 * 7 / 0.2**0.5}
     )
     assert by_density(np.full(4, 10), 50)["alpha"] == pytest.approx(1.45)
-    # A tail of tracks that nobody's plays are about changes little.
+    # A long tail of tracks with a listener each changes little.
     tail = np.concatenate([np.full(4, 500), np.ones(100, dtype=int)])
     assert by_density(tail, 2500)["alpha"] == pytest.approx(1.45, rel=0.06)
 
@@ -440,6 +440,14 @@ def test_tuning_prefers_what_finds_hidden_plays(model, capsys):
     assert len(recalls) == np.prod([len(values) for values in GRIDS[model].values()])
     setting = {name: chosen[name] for name in GRIDS[model]}
     assert f"{setting}: recall@20 {max(recalls):.3f}" in lines
+
+
+def test_too_few_plays_to_hide_any_are_named():
+    """Of one play a tenth is none, and of some seed it is that one."""
+    plays, track_ids, user_ids = camps()
+    for rng_seed in range(20):
+        with pytest.raises(InputError, match="there are 1: expected some hundred"):
+            tune(plays[:1], track_ids, user_ids, model="wmf", size=4, rng_seed=rng_seed)
 
 
 def test_every_grid_fits_its_model():

@@ -41,7 +41,7 @@ def tune(
 
     A tenth of the (listener, track) pairs is hidden; the setting whose first 20 unheard tracks hold
     the largest share of them wins. Where sessions are told apart, each is asked for its own. Raises
-    InputError for a model without a grid.
+    InputError for a model without a grid, and for plays too few to hide any.
     """
     if model not in GRIDS:
         raise InputError(
@@ -51,6 +51,11 @@ def tune(
     if session is not None:
         plays, user_ids = replace(plays, user=session), np.arange(session.max() + 1).astype(str)
     shown, hidden = hide(plays, share=TUNING_SHARE, rng_seed=rng_seed)
+    if not (len(shown.user) and len(hidden.user)):
+        raise InputError(
+            f"factors.tune=true hides a tenth of the training plays and chooses by them, and there "
+            f"are {len(plays.user)}: expected some hundred, or factors.tune=false"
+        )
     grid = GRIDS[model]
     best: dict[str, Any] = {}
     best_recall = -1.0
