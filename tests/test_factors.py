@@ -438,8 +438,17 @@ def test_tuning_prefers_what_finds_hidden_plays(model, capsys):
     lines = capsys.readouterr().out.splitlines()
     recalls = [float(line.rsplit(" ", 1)[1]) for line in lines]
     assert len(recalls) == np.prod([len(values) for values in GRIDS[model].values()])
-    setting = {name: chosen[name] for name in GRIDS[model]}
+    setting = ", ".join(f"{name} {chosen[name]:.4g}" for name in GRIDS[model])
     assert f"{setting}: recall@20 {max(recalls):.3f}" in lines
+
+
+def test_wmf_is_tuned_around_what_suits_plays_so_dense():
+    plays, track_ids, user_ids = camps()
+    listeners = np.bincount(plays.track)
+    around = by_density(listeners[listeners > 0], len(np.unique(plays.user)))
+    chosen = tune(plays, track_ids, user_ids, model="wmf", size=4, rng_seed=0)
+    for name, value in around.items():
+        assert any(chosen[name] == pytest.approx(m * value) for m in GRIDS["wmf"][name])
 
 
 def test_too_few_plays_to_hide_any_are_named():

@@ -11,14 +11,15 @@ import scipy.sparse
 from cbmr.corpus import Plays, rows_of
 from cbmr.errors import InputError
 from cbmr.factors.artefact import Factors
-from cbmr.factors.models import factorize
+from cbmr.factors.models import factorize, settled
 
 GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
-    "wmf": {"regularization": (1.0, 10.0, 100.0), "alpha": (0.5, 2.0, 8.0), "eps": (1e-6, 1.0)},
+    "wmf": {"regularization": (0.25, 1.0), "alpha": (0.25, 1.0, 4.0), "eps": (1e-6, 1.0)},
     "bpr": {"learning_rate": (0.003, 0.01, 0.03), "regularization": (0.001, 0.01, 0.1)},
     "vector_exp": {"regularization": (1.0, 3.0, 10.0, 30.0)},
     "sessions": {"regularization": (0.3, 1.0, 3.0, 10.0)},
 }
+"""Values, or of what a model settles by the plays (`settled`) multiples of that."""
 TUNING_SHARE = 0.1
 """Share of the training plays hidden to choose among the grid."""
 TUNING_DEPTH = 20
@@ -47,6 +48,11 @@ def tune(
         raise InputError(
             f"factors.tune=true: {model} has nothing to choose, expected {', '.join(GRIDS)}"
         )
+    by_plays = settled(plays, model=model, **dict.fromkeys(GRIDS[model]))
+    grid = {
+        name: [value * (by_plays[name] or 1.0) for value in values]
+        for name, values in GRIDS[model].items()
+    }
     session = plays.session
     if session is not None:
         plays, user_ids = replace(plays, user=session), np.arange(session.max() + 1).astype(str)
@@ -56,7 +62,6 @@ def tune(
             f"factors.tune=true hides a tenth of the training plays and chooses by them, and there "
             f"are {len(plays.user)}: expected some hundred, or factors.tune=false"
         )
-    grid = GRIDS[model]
     best: dict[str, Any] = {}
     best_recall = -1.0
     for values in itertools.product(*grid.values()):
@@ -68,7 +73,8 @@ def tune(
         recall = hidden_recall(
             fitted, track_ids, user_ids, shown=shown, hidden=hidden, depth=TUNING_DEPTH
         )
-        report(f"{setting}: recall@{TUNING_DEPTH} {recall:.3f}")
+        said = ", ".join(f"{name} {value:.4g}" for name, value in setting.items())
+        report(f"{said}: recall@{TUNING_DEPTH} {recall:.3f}")
         if recall > best_recall:
             best, best_recall = setting, recall
     return {**options, **best}
