@@ -196,7 +196,7 @@ def _answer(
 ) -> Answer:
     scores = np.where(heard, -np.inf, np.round(scores, 6))
     hidden = played & ~heard
-    first = rank(scores, hidden, np.random.default_rng(0)).track[:, :DEPTH]
+    first = rank(scores, hidden, np.random.default_rng(0)).order.track[:, :DEPTH]
     listed = np.zeros_like(heard)
     np.put_along_axis(listed, first, True, axis=1)
     recall, auc, places = [], [], []

@@ -114,13 +114,13 @@ def test_copies_equal_columns_drawn_again(world, metric):
     copies = np.random.default_rng(1).integers(0, 4, 17)
     drawn = np.repeat(np.arange(17), copies)
     measure = {
-        "average_precision": lambda r, c=None: average_precision(r, depth=10, copies=c),
-        "auc": lambda r, c=None: auc(r, c),
-        "recall": lambda r, c=None: recall(r, depth=10, copies=c),
-        "ndcg": lambda r, c=None: ndcg(r, depth=10, copies=c),
+        "average_precision": lambda r: average_precision(r, depth=10),
+        "auc": auc,
+        "recall": lambda r: recall(r, depth=10),
+        "ndcg": lambda r: ndcg(r, depth=10),
     }[metric]
     again = measure(rank(scores[:, drawn], relevant[:, drawn]))
-    np.testing.assert_allclose(measure(rank(scores, relevant), copies), again)
+    np.testing.assert_allclose(measure(rank(scores, relevant).drawn(copies)), again)
 
 
 def test_pooled_auc_against_pairs():

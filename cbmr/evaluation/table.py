@@ -147,14 +147,15 @@ def _answer(row: Row, column: Column, rng_seed: int) -> _Answer:
 
 
 def _measure(answer: _Answer, column: Column, copies: _Copies) -> list[float]:
+    ranking = answer.ranking.drawn(copies.track)
     per_listener = [
-        average_precision(answer.ranking, depth=MAP_DEPTH, copies=copies.track),
-        auc(answer.ranking, copies.track),
-        recall(answer.ranking, depth=TOP, copies=copies.track),
-        ndcg(answer.ranking, depth=TOP, copies=copies.track),
+        average_precision(ranking, depth=MAP_DEPTH),
+        auc(ranking),
+        recall(ranking, depth=TOP),
+        ndcg(ranking, depth=TOP),
     ]
     in_thirds = [
-        auc(ranking, copies.track[column.third == third])
+        auc(ranking.drawn(copies.track[column.third == third]))
         for third, ranking in enumerate(answer.thirds)
     ]
     votes = [
