@@ -121,7 +121,6 @@ def _lightning(data: TrackBatches) -> float:
             Path(folder),
             epochs=2,
             fingerprint="",
-            keep_best=False,
             progress=progress,
         )
     steps = len(batches.sampler)

@@ -85,7 +85,7 @@ def run(cfg: DictConfig) -> None:
         return
     has_validation = len(learned_from.valid_rows) > 1
     if not has_validation:
-        say("pretrain: no two validation tracks have audio, so the last epoch is kept")
+        say("pretrain: no two validation tracks have audio, so nothing is measured on the way")
 
     import torch
 
@@ -122,15 +122,15 @@ def run(cfg: DictConfig) -> None:
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     say(f"pretrain: {cfg.encoder.name}, {parameters:,} parameters, {len(train_rows)} tracks")
     inputs = learned_from.inputs
-    epoch = fit(cfg, "pretrain", learner, batches, settings, inputs, keep_best=has_validation)
+    fit(cfg, "pretrain", learner, batches, settings, inputs)
     metrics: dict[str, float] = {
-        "train_tracks": len(train_rows), "parameters": parameters, "epoch": epoch
+        "train_tracks": len(train_rows), "parameters": parameters, "epochs": cfg.epochs
     }  # fmt: skip
     if has_validation:
         with torch.no_grad():
             halves = [encoder(b["logmel"], b["frames"]) for b in batches.val_dataloader()]
         numbers = retrieval_score(torch.cat(halves).numpy())
-        metrics |= {f"valid_{name}": value for name, value in numbers.items() if name != "score"}
+        metrics |= {f"valid_{name}": value for name, value in numbers.items()}
     vectors = embed_store(encoder, store)
     save_stage(cfg, "pretrain", encoder, vectors, metrics, settings, inputs)
 

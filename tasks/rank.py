@@ -15,11 +15,9 @@ from tasks.runs import read_corpus, require
 from tasks.terminal import say
 
 if TYPE_CHECKING:
-    from cbmr.batches import Batches
     from cbmr.corpus import Thumbs
     from cbmr.encoder import Encoder
     from cbmr.evidence import Evidence
-    from cbmr.learners.learner import Validate
     from cbmr.preferences import Preferences
     from tasks.stages import Material
 
@@ -99,7 +97,7 @@ def run(cfg: DictConfig) -> None:
 
     from cbmr.embed import embed_store
     from cbmr.encoder import load_encoder
-    from cbmr.evaluation.held_out import forgotten
+    from cbmr.evaluation.held_out import no_better
     from cbmr.preferences import make_preferences
     from cbmr.priors import seed_queries
     from cbmr.votes import fit_votes
@@ -116,15 +114,14 @@ def run(cfg: DictConfig) -> None:
     say(f"rank: {int((meant.up != votes.up).sum())} of {len(votes)} votes are turned round")
     preferences = make_preferences(meant, *others, certainty=certainty, within=cfg.within)
     _check_sides(cfg, preferences)
-    before = valid.measure(stage_1.of(store.track_ids[valid.rows]))
-    validate = None
-    if valid.has_listening and valid.has_votes:
-        validate = valid.thumbs_score(before)
-    else:
-        lacking = "votes of both kinds" if valid.has_listening else "listening"
-        say(f"rank: validation has no {lacking}, so the last epoch is kept")
+    before = valid.measure(stage_1.vectors[valid.rows])
+    for measured, what in (
+        (valid.has_listening, "listening"), (valid.has_votes, "votes of both kinds")
+    ):  # fmt: skip
+        if not measured:
+            say(f"rank: validation has no {what}, so that has no say in which encoder is kept")
 
-    vectors, epoch = stage_1, 0
+    vectors, after, epochs = stage_1, before, 0
     if model.only_chance and not any(len(evidence.up) for evidence in others):
         say(
             "rank: likeness foretells these votes no better than chance, so there is nothing to "
@@ -136,23 +133,16 @@ def run(cfg: DictConfig) -> None:
             f"pieces of other evidence of {len(preferences.stations)} stations, "
             f"{preferences.pairs} pairs of an up and a down of one {GROUPS[preferences.within]}"
         )
-        batches = _batches(
-            cfg, learned_from, preferences, stage_1.vectors, queries, validates=bool(validate)
-        )
-        epoch = _fine_tune(cfg, encoder, batches, learned_from, validate, settings)
-        vectors = embed_store(encoder, store)
-        tuned = vectors.vectors[valid.rows]
-        why = ""
-        if validate and validate(tuned)["score"] <= before["thumbs_auc"]:
-            why = "no epoch beats stage 1 on validation"
-        elif not validate and forgotten(before, valid.measure(tuned)):
-            why = "more listening is lost on validation than may be"
+        tuned = load_encoder(folder / "regress" / "encoder.pt")
+        _fine_tune(cfg, tuned, learned_from, preferences, stage_1.vectors, queries, settings)
+        heard = embed_store(tuned, store)
+        by_tuned = valid.measure(heard.vectors[valid.rows])
+        why = no_better(before, by_tuned)
         if why:
             say(f"rank: {why}, so stage 1's encoder is exported")
-            encoder, vectors = load_encoder(folder / "regress" / "encoder.pt"), stage_1
-            epoch = 0
-    metrics = {"train_votes": len(votes), "flip_rate": model.flip_rate, "epoch": epoch}
-    after = valid.measure(vectors.of(store.track_ids[valid.rows]))
+        else:
+            encoder, vectors, after, epochs = tuned, heard, by_tuned, cfg.epochs
+    metrics = {"train_votes": len(votes), "flip_rate": model.flip_rate, "epochs": epochs}
     for name, value in before.items():
         metrics |= {f"valid_{name}": after[name], f"valid_{name}_stage_1": value}
     mixed = blended(
@@ -161,62 +151,51 @@ def run(cfg: DictConfig) -> None:
     save_stage(cfg, "rank", encoder, vectors, metrics, settings, learned_from.inputs, mixed=mixed)
 
 
-def _batches(
+def _fine_tune(
     cfg: DictConfig,
+    encoder: "Encoder",
     learned_from: "Material",
     preferences: "Preferences",
     stage_1: np.ndarray,
     queries: np.ndarray,
-    *,
-    validates: bool,
-) -> "Batches":
-    """Stations of these preferences, anchored to stage 1's vectors as far as listeners are many."""
-    from cbmr.batches import station_batches
-    from cbmr.priors import anchor_weights
+    settings: dict[str, Any],
+) -> None:
+    """Train `encoder` on stations of these preferences, anchored to stage 1's vectors as far as
+    listeners are many."""
+    import torch
 
-    store, rows = learned_from.store, learned_from.train_rows
+    from cbmr.batches import station_batches
+    from cbmr.learners import ThumbRanking
+    from cbmr.priors import anchor_weights
+    from tasks.stages import fit, optimisation
+
+    store, rows, valid = learned_from.store, learned_from.train_rows, learned_from.valid
+    is_measured = valid.has_listening or valid.has_votes
     weight = np.zeros(len(store), dtype=np.float32)
     weight[rows] = anchor_weights(learned_from.factors, store.track_ids[rows])
-    return station_batches(
+    batches = station_batches(
         store,
         preferences,
         stage_1,
         weight,
         queries,
-        learned_from.valid.rows if validates else None,
+        valid.rows if is_measured else None,
         batch_size=cfg.batch_size,
         rng_seed=cfg.rng_seed,
         workers=cfg.workers,
     )
-
-
-def _fine_tune(
-    cfg: DictConfig,
-    encoder: "Encoder",
-    batches: "Batches",
-    learned_from: "Material",
-    validate: "Validate | None",
-    settings: dict[str, Any],
-) -> int:
-    """Train, and leave in `encoder` the best epoch, whose number it returns."""
-    import torch
-
-    from cbmr.learners import ThumbRanking
-    from tasks.stages import fit, optimisation
-
     torch.manual_seed(cfg.rng_seed)
     learner = ThumbRanking(
         encoder,
-        validate,
+        valid.measure if is_measured else None,
         loss=cfg.loss.name,
         options=dict(cfg.loss.options),
         anchor=cfg.anchor,
         layer_decay=cfg.layer_decay,
         frozen_convolutions=cfg.frozen_convolutions,
-        **optimisation(cfg, learned_from.store.mel_spec),
+        **optimisation(cfg, store.mel_spec),
     )
-    inputs, keep_best = learned_from.inputs, validate is not None
-    return fit(cfg, "rank", learner, batches, settings, inputs, keep_best=keep_best)
+    fit(cfg, "rank", learner, batches, settings, learned_from.inputs)
 
 
 def _check_sides(cfg: DictConfig, preferences: "Preferences") -> None:

@@ -103,12 +103,10 @@ def run(cfg: DictConfig) -> None:
     )
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     say(f"regress: {cfg.encoder.name}, {parameters:,} parameters, {len(train_rows)} tracks")
-    # The last, as its learning rate ends at zero: the best of so many on a few validation tracks is
-    # mostly their chance.
-    epoch = fit(cfg, "regress", learner, batches, settings, inputs, keep_best=False)
+    fit(cfg, "regress", learner, batches, settings, inputs)
     vectors = embed_store(encoder, store)
     metrics: dict[str, float] = {
-        "train_tracks": len(train_rows), "parameters": parameters, "epoch": epoch
+        "train_tracks": len(train_rows), "parameters": parameters, "epochs": cfg.epochs
     }  # fmt: skip
     listeners = learner.learned_listeners()
     users = None if listeners is None else listeners.detach().numpy()

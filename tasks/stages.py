@@ -131,18 +131,15 @@ def fit(
     batches: Batches,
     settings: Mapping[str, Any],
     inputs: Mapping[str, str],
-    *,
-    keep_best: bool,
-) -> int:
-    """Train with a bar, going on where the same training was interrupted; the epoch kept."""
+) -> None:
+    """Train with a bar, going on where the same training was interrupted."""
     with progress(stage) as report:
-        return train(
+        train(
             learner,
             batches,
             Path(cfg.run) / stage,
             epochs=cfg.epochs,
             fingerprint=content_hash(json.dumps([settings, inputs])),
-            keep_best=keep_best,
             progress=report,
         )
 

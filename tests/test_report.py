@@ -29,8 +29,8 @@ def test_curves_are_by_epoch_and_the_later_of_two_numbers_counts(tmp_path):
     (tmp_path / "metrics-1.csv").write_text("epoch,step,train/loss\n0,5,7.5\n")
     (tmp_path / "metrics-2.csv").write_text("epoch,step,train/loss\n0,5,8.5\n2,9,1.5\n")
     (tmp_path / "metrics.csv").write_text(
-        "epoch,step,train/loss,valid/auc,valid/score\n"
-        "0,5,,0.6,0.6\n0,5,3.5,,\n1,9,,0.5,0.5\n1,9,9.0,,\n1,9,,0.7,0.7\n1,9,2.5,,\n2,9,inf,,\n"
+        "epoch,step,train/loss,valid/auc\n"
+        "0,5,,0.6\n0,5,3.5,\n1,9,,0.5\n1,9,9.0,\n1,9,,0.7\n1,9,2.5,\n2,9,inf,\n"
     )
     found = {curve.name: curve.points for curve in curves(tmp_path)}
     losses = (1, 3.5), (2, 2.5), (3, 1.5)

@@ -1,7 +1,6 @@
 """What is trained on, as rows of the store, and what training is validated by: listening to, and
 votes on, validation tracks alone."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +12,6 @@ from cbmr.files import content_hash
 from cbmr.metrics import auc, pooled_auc, rank
 from cbmr.priors import seed_queries
 from cbmr.spectrograms import Store
-
-LISTENING_LOSS = 0.01
-"""Stage 2 does not keep an epoch that loses more listening AUC than this."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class HeldOut:
 
     @property
     def fingerprint(self) -> str:
-        """What chooses the best epoch, as a hash; who listens is known by the factors'."""
+        """What chooses between stages, as a hash; who listens is known by the factors'."""
         votes = self.votes
         asked = (self.rows, self.tracks, self.relevant, votes.seed, votes.track, votes.up)
         return content_hash(*asked)
@@ -68,22 +64,16 @@ class HeldOut:
             numbers["thumbs_auc"] = pooled_auc(similarity, self.votes.up)
         return numbers
 
-    def thumbs_score(self, before: dict[str, float]) -> Callable[[np.ndarray], dict[str, float]]:
-        """What stage 2 maximises: thumbs AUC, worth nothing where listening was forgotten since
-        stage 1 measured `before`."""
 
-        def score(embeddings: np.ndarray) -> dict[str, float]:
-            now = self.measure(embeddings)
-            return {**now, "score": 0.0 if forgotten(before, now) else now["thumbs_auc"]}
-
-        return score
-
-
-def forgotten(before: dict[str, float], now: dict[str, float]) -> bool:
-    """Whether listening, where it was measured, is below what stage 2 may keep."""
-    return (
-        "listening_auc" in now and now["listening_auc"] < before["listening_auc"] - LISTENING_LOSS
-    )
+def no_better(stage_1: dict[str, float], stage_2: dict[str, float]) -> str:
+    """Why stage 2 is not to be kept, by what both measured; empty where it is: it has to foretell
+    votes better and to keep all of listening, as far as they were measured."""
+    changes = {name: f"{name} {stage_1[name]:.4f} to {stage_2[name]:.4f}" for name in stage_1}
+    if "listening_auc" in changes and stage_2["listening_auc"] < stage_1["listening_auc"]:
+        return f"listening is lost on validation ({changes['listening_auc']})"
+    if "thumbs_auc" in changes and stage_2["thumbs_auc"] <= stage_1["thumbs_auc"]:
+        return f"validation votes are foretold no better ({changes['thumbs_auc']})"
+    return ""
 
 
 def held_out(corpus: Corpus, factors: Factors, store: Store) -> HeldOut:

@@ -16,8 +16,8 @@ WARMUP_SHARE = 0.05
 
 Batch = dict[str, torch.Tensor]
 Validate = Callable[..., dict[str, float]]
-"""Embeddings `[valid rows, embedding_size]` to named numbers; `score` is what is maximised. An
-objective that learns its own listeners passes them as well, `[listeners, embedding_size]`."""
+"""Embeddings `[valid rows, embedding_size]` to named numbers. An objective that learns its own
+listeners passes them as well, `[listeners, embedding_size]`."""
 
 
 class Learner(pl.LightningModule):

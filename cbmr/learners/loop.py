@@ -1,4 +1,4 @@
-"""The loop: resumes, validates, keeps the best epoch or the last, and is quiet about it."""
+"""The loop: resumes, validates, and is quiet about it."""
 
 import shutil
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from cbmr.batches import Batches
 from cbmr.files import write_tensors
@@ -30,11 +30,10 @@ def train(
     *,
     epochs: int,
     fingerprint: str,
-    keep_best: bool,
     progress: Progress | None = None,
-) -> int:
-    """Train, and leave in `learner.encoder` the last epoch, or with `keep_best` the best one by
-    `valid/score`. Returns that epoch's number, counted from 1.
+) -> None:
+    """Train, and leave in `learner.encoder` what the last epoch did: by then the learning rate is
+    zero, and the best of so many epochs on a few validation tracks is mostly their chance.
 
     State is kept in `folder/checkpoints`: the same call with the same `fingerprint` (of settings
     and inputs) goes on where an interrupted one was; with another it starts afresh. `progress` is
@@ -46,20 +45,15 @@ def train(
         shutil.rmtree(checkpoints, ignore_errors=True)
         checkpoints.mkdir(parents=True)
         mark.write_text(fingerprint)
-    last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
+    last = checkpoints / "last.ckpt"
     _set_logs_aside(folder / "logs", goes_on=last.exists())
-    # The best first: the last, from which an interrupted training goes on, knows it then.
-    kept = {best: "valid/score", last: None} if keep_best else {last: None}
     callbacks: list[Callback] = [
         ModelCheckpoint(
             dirpath=checkpoints,
-            filename=file.stem,
-            monitor=monitor,
-            mode="max",
+            filename=last.stem,
             save_on_train_epoch_end=True,  # a state within an epoch would not go on the same
             enable_version_counter=False,
         )
-        for file, monitor in kept.items()
     ]
     if progress is not None:
         callbacks.append(_Progress(progress))
@@ -81,10 +75,7 @@ def train(
             enable_model_summary=False,
         )
         trainer.fit(learner, batches, ckpt_path=last if last.exists() else None, weights_only=True)
-    state = torch.load(best if keep_best else last, map_location="cpu", weights_only=True)
-    learner.load_state_dict(state["state_dict"])
     learner.cpu().eval()
-    return int(state["epoch"]) + 1
 
 
 def _set_logs_aside(logs: Path, *, goes_on: bool) -> None:
@@ -105,7 +96,7 @@ def precision() -> Literal["bf16-mixed", "32-true"]:
     return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
 
 
-class _WholeCheckpoints(CheckpointIO):
+class _WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that are whole or absent: Lightning's own are copied into place from another
     folder, and one that is cut off there could not be resumed from."""
 
@@ -113,18 +104,6 @@ class _WholeCheckpoints(CheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         write_tensors(Path(path), checkpoint)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        content: dict[str, Any] = torch.load(path, map_location, weights_only=weights_only)
-        for state in content["callbacks"].values():
-            # Lightning forgets the best epoch of a folder that was moved or is named otherwise.
-            state["dirpath"] = str(Path(path).resolve().parent)
-        return content
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
 
 
 class _Progress(Callback):

@@ -45,9 +45,9 @@ class ExcerptContrast(Learner):
 
 
 def retrieval_score(embeddings: np.ndarray) -> dict[str, float]:
-    """How well either half of a track finds the other by cosine among all tracks: `recall_at_1`,
-    and what pretraining maximises, the mean `reciprocal_rank`, as `score` too. `embeddings`
-    `[2 tracks, size]` hold a track's halves one after the other."""
+    """How well either half of a track finds the other by cosine among all tracks: `recall_at_1`
+    and the mean `reciprocal_rank`. `embeddings` `[2 tracks, size]` hold a track's halves one after
+    the other."""
     unit = F.normalize(torch.from_numpy(embeddings), dim=1).numpy()
     cosine = unit[0::2] @ unit[1::2].T
     own = np.eye(len(cosine), dtype=bool)
@@ -55,5 +55,4 @@ def retrieval_score(embeddings: np.ndarray) -> dict[str, float]:
     # Of one relevant track, average precision is the reciprocal of its rank.
     reciprocal = [average_precision(ranking, depth=len(own)) for ranking in rankings]
     found = [recall(ranking, depth=1) for ranking in rankings]
-    numbers = {"recall_at_1": float(np.mean(found)), "reciprocal_rank": float(np.mean(reciprocal))}
-    return {**numbers, "score": numbers["reciprocal_rank"]}
+    return {"recall_at_1": float(np.mean(found)), "reciprocal_rank": float(np.mean(reciprocal))}

@@ -41,9 +41,7 @@ class EvaluationRow:
 
 def curves(logs: Path) -> list[Curve]:
     """The curves of a stage's `logs`, by name: of `metrics.csv`, and of `metrics-1.csv` and so on
-    from before each interruption. Of an epoch that was trained twice the later numbers count.
-    `valid/score`, by which epochs are compared, repeats another or is 0, and is left out.
-    """
+    from before each interruption. Of an epoch that was trained twice the later numbers count."""
     points: dict[str, dict[int, float]] = defaultdict(dict)
     before = sorted(logs.glob("metrics-*.csv"), key=lambda path: int(path.stem.split("-")[1]))
     for path in (*before, logs / "metrics.csv"):
@@ -52,7 +50,7 @@ def curves(logs: Path) -> list[Curve]:
         with path.open(encoding="utf-8", newline="") as file:
             for line in csv.DictReader(file):
                 for name, text in line.items():
-                    known = name not in ("epoch", "step", "valid/score") and text
+                    known = name not in ("epoch", "step") and text
                     if known and np.isfinite(float(text)):
                         points[name][int(line["epoch"]) + 1] = float(text)
     return [Curve(name, tuple(sorted(of.items()))) for name, of in sorted(points.items())]

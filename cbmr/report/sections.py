@@ -22,6 +22,7 @@ from cbmr.report.findings import FEW_PLAYS, HeldOutFit, curves, evaluation_rows
 Section = dict[str, Any]
 METRICS = ("AUC", "mAP@500", "thumbs AUC", "Recall@10", "NDCG@10")
 LISTS = f"lists of {DEPTH}"
+NOT_KEPT = " (no better on validation, so what it began with was kept)"
 STRIP, CLOSE_UP = "filters.png", "filters_close.png"
 PICTURES = {
     STRIP: "All filters of the first layer: time across, frequency downwards, red negative, white "
@@ -52,20 +53,23 @@ def trained(
 
 
 def training_curves(run: Path, stages: Mapping[str, str]) -> Section | None:
-    """The curves of each stage that left any, with the epoch whose weights were kept."""
+    """The curves of each stage that left any, and whether it was kept."""
     of = []
     for stage, name in stages.items():
         logs, metrics = run / stage / "logs", run / stage / "metrics.json"
         if logs.exists() and metrics.exists():
+            is_kept = read_json(metrics).get("epochs") != 0
             block = {
                 "kind": "curves",
-                "heading": f"{stage}, {name}",
-                "kept": read_json(metrics).get("epoch", 0),
+                "heading": f"{stage}, {name}{'' if is_kept else NOT_KEPT}",
                 "curves": [asdict(curve) for curve in curves(logs)],
             }
             of.append(block)
-    note = "Training and validation by epoch; the dashed line is where the weights were kept."
-    return _section("curves", "Training curves", note, of) if of else None
+    return (
+        _section("curves", "Training curves", "Training and validation by epoch.", of)
+        if of
+        else None
+    )
 
 
 def evaluation(path: Path) -> Section | None:
