@@ -3,7 +3,7 @@
 `ExcerptContrast` learns from sound alone; `FactorRegression` (stage 1) predicts unit-norm CF
 factors from sound; `ThumbRanking` (stage 2) fine-tunes the same encoder so that distances agree
 with thumbs. All are trained by `train`, which resumes, validates, and leaves the encoder of the
-last epoch or of the best.
+last epoch.
 """
 
 from cbmr.learners.learner import MOMENTUM, Learner
